@@ -1,0 +1,1 @@
+"""Attention backends: a registry and one file per library."""

@@ -1,0 +1,1 @@
+"""Encoders that turn user inputs into conditioning: text, images, audio."""

@@ -1,0 +1,1 @@
+"""Sampling: sigma schedules, solvers, guidance and the loop."""

@@ -1,0 +1,1 @@
+"""The Wan diffusion transformer and the points at which a family may extend it."""

@@ -1,0 +1,1 @@
+"""Video VAEs: pixels to latents and back, whole or in tiles."""
