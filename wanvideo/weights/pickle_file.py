@@ -1,0 +1,74 @@
+"""PyTorch files (.pt, .pth, .ckpt, .bin): tensors only, never code.
+
+Everything goes through `torch.load(weights_only=True)`; what it refuses stays refused.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelFileError
+
+ZIP_MAGIC = b"PK\x03\x04"
+# Trainers wrap the state dict in one of these; the first that leads to tensors is taken.
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "params_ema",
+    "params",
+    "generator",
+)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The flat state dict of a PyTorch file; memory-mapped where its format (zip, torch >= 1.6) allows it.
+
+    Raises:
+        ModelFileError: a pickle that holds more than tensors, a damaged file, a file without tensors.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+    try:
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        raise ModelFileError(path, _refusal(str(error))) from error
+    except MemoryError as error:
+        raise ModelFileError(path, "does not fit into memory; use a .safetensors file") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            path, "is cut off or not a PyTorch file; download it again, or use a .safetensors file"
+        ) from error
+    tensors = _unwrap(content)
+    if not tensors:
+        raise ModelFileError(path, "holds no tensors, so it is not a model file; use a .safetensors file")
+    return tensors
+
+
+def _refusal(message: str) -> str:
+    named = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"function (?:`|<\w+ )?([\w.]+)", message)
+    wanted = f" ({named.group(1)})" if named else ""
+    return (
+        f"is a pickle that wants to run code{wanted} or is damaged; weights_only loading refused it "
+        "and nothing was run. Use a .safetensors file of this model"
+    )
+
+
+def _unwrap(content: object) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    for name in WRAPPERS:
+        inner = content.get(name)
+        if isinstance(inner, Mapping) and (tensors := _unwrap(inner)):
+            return tensors
+    return {
+        key: value.detach()
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    }
