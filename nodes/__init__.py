@@ -1,0 +1,52 @@
+"""The pack's nodes, in groups that load independently of each other."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from .base import WanNode
+from .host import ComfyExtension
+
+log = logging.getLogger(__name__)
+
+GROUPS = (
+    "text",
+    "vae",
+    "embeds",
+    "image",
+    "latent",
+    "schedules",
+)
+
+
+class WanVideoExtension(ComfyExtension):
+    """Hands the pack's nodes to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[WanNode]]:
+        """All nodes whose group could be imported and whose interface could be built."""
+        return load_groups(GROUPS)
+
+
+def load_groups(groups: tuple[str, ...]) -> list[type[WanNode]]:
+    """Nodes of the groups, in order.
+
+    A group that fails is reported with its reason and left out: without this, one missing library
+    would take all nodes away.
+    """
+    nodes: list[type[WanNode]] = []
+    for group in groups:
+        try:
+            found: list[type[WanNode]] = importlib.import_module(f".{group}", __package__).NODES
+            for node in found:
+                node.GET_SCHEMA()
+        except Exception as error:  # ComfyUI would drop the whole pack
+            log.exception("WanVideo: the nodes of the group '%s' are not available: %s", group, error)
+        else:
+            nodes.extend(found)
+    return nodes
+
+
+async def comfy_entrypoint() -> WanVideoExtension:
+    """Called by ComfyUI when it loads the pack."""
+    return WanVideoExtension()

@@ -1,0 +1,58 @@
+"""Base class of the pack's nodes and the parts they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..wanvideo.errors import WanError
+from .host import io, list_files
+
+CATEGORY = "WanVideoWrapper"  # the menu folder of the nodes this pack succeeds
+
+
+class NodeError(WanError):
+    """A :class:`WanError` with the name of the node in front."""
+
+
+class WanNode(io.ComfyNode):
+    """A node: ``define_schema`` describes it, ``run`` does the work.
+
+    The message of a :class:`WanError` reaches the user as "<display name>: <message>" without the
+    stack below it. Every other error, and ComfyUI's interrupt, passes untouched.
+    """
+
+    @classmethod
+    def run(cls, **inputs: object) -> io.NodeOutput:
+        """Do the node's work; input names are parameter names."""
+        raise NotImplementedError(cls.__name__)
+
+    @classmethod
+    def execute(cls, **inputs: object) -> io.NodeOutput:
+        """Called by ComfyUI."""
+        try:
+            return cls.run(**inputs)
+        except WanError as error:
+            raise NodeError(f"{cls.shown_name()}: {error}") from None
+
+    @classmethod
+    def shown_name(cls) -> str:
+        """The node's title in the graph."""
+        schema = getattr(cls, "SCHEMA", None) or cls.define_schema()
+        return schema.display_name or schema.node_id
+
+
+def model_file_input(
+    name: str, *, folder: str, tooltip: str = "", extra_suffixes: Sequence[str] = ()
+) -> io.Combo.Input:
+    """A list of the files in a model folder.
+
+    A node with this input defines ``validate_inputs`` with a parameter of the same name that
+    returns :func:`host.check_file`: that turns off ComfyUI's check against the list, so that a name
+    saved on another machine can be resolved, and ``fingerprint_inputs`` that returns
+    :func:`host.file_fingerprint`.
+    """
+    return io.Combo.Input(
+        name,
+        options=list_files(folder, extra_suffixes=extra_suffixes),
+        tooltip=tooltip or f"A file from the models/{folder} folder.",
+    )

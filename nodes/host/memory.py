@@ -1,0 +1,170 @@
+"""How our models appear to ComfyUI's memory manager.
+
+ComfyUI keeps a list of loaded models and evicts from it when somebody needs room. What it asks of
+an entry is a small interface: sizes, load, unload. :class:`ManagedModel` is that interface over a
+:class:`Residency`; nothing of ComfyUI's patching, hooks or weight casting is taken over.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Protocol
+
+import comfy.model_management as management
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+class Residency(Protocol):
+    """Moves one module's weights to a device and drops them there again."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The module whose weights move."""
+        ...
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes on the device when everything is loaded."""
+        ...
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes on the device now."""
+        ...
+
+    def load(self, device: torch.device) -> None:
+        """Bring every weight to ``device``; does nothing when it is there."""
+        ...
+
+    def unload(self) -> None:
+        """Drop the device copies; the weights are the host masters again."""
+        ...
+
+
+class ManagedModel:
+    """An entry for ComfyUI's list of loaded models.
+
+    Args:
+        residency: moves the weights.
+        load_device: where the model runs.
+        offload_device: where its weights wait.
+    """
+
+    parent = None
+    is_multigpu_base_clone = False
+
+    def __init__(
+        self, residency: Residency, *, load_device: torch.device, offload_device: torch.device
+    ) -> None:
+        self.residency = residency
+        self.load_device = load_device
+        self.offload_device = offload_device
+        self.clone_base_uuid = uuid.uuid4()
+
+    @property
+    def model(self) -> nn.Module:
+        """The module; ComfyUI holds it weakly to notice when it is gone."""
+        return self.residency.module
+
+    def model_size(self) -> int:
+        """Bytes of all weights."""
+        return self.residency.total_bytes
+
+    def loaded_size(self) -> int:
+        """Bytes on the device now."""
+        return self.residency.resident_bytes
+
+    def current_loaded_device(self) -> torch.device:
+        """Where the weights are."""
+        return self.load_device if self.residency.resident_bytes else self.offload_device
+
+    def model_dtype(self) -> torch.dtype | None:
+        """Type of the first weight."""
+        first = next(self.model.parameters(), None)
+        return None if first is None else first.dtype
+
+    def partially_load(
+        self, device: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Load the weights; returns the bytes that were added.
+
+        ``extra_memory`` is what ComfyUI would like us to stay below: weights that must not all be
+        resident are streamed by the model itself, so a residency is loaded as a whole.
+        """
+        del force_patch_weights
+        before = self.residency.resident_bytes
+        missing = self.residency.total_bytes - before
+        if missing > extra_memory > 0:
+            log.debug(
+                "%s needs %d MB more than offered",
+                type(self.model).__name__,
+                (missing - extra_memory) / 2**20,
+            )
+        self.residency.load(device)
+        return self.residency.resident_bytes - before
+
+    def partially_unload(self, device_to: torch.device, memory_to_free: float = 0) -> int:
+        """Free nothing in part: ComfyUI then calls :meth:`detach`, which frees everything."""
+        del device_to, memory_to_free
+        return 0
+
+    def detach(self, unpatch_all: bool = True) -> nn.Module:
+        """Drop the device copies, unless only the entry in ComfyUI's list is being replaced."""
+        if unpatch_all:
+            self.residency.unload()
+        return self.model
+
+    def is_clone(self, other: object) -> bool:
+        """Whether ``other`` holds the same module."""
+        return getattr(other, "model", None) is self.model
+
+    def is_dynamic(self) -> bool:
+        """Whether ComfyUI pages the weights itself (DynamicVRAM): it does not."""
+        return False
+
+    def lowvram_patch_counter(self) -> int:
+        """Number of weights patched while they are cast: none."""
+        return 0
+
+    def model_patches_to(self, device: object) -> None:
+        """Move attached patches: there are none."""
+
+    def model_patches_models(self) -> list[object]:
+        """Models that must be loaded with this one: none."""
+        return []
+
+    def get_nested_additional_models(self) -> list[object]:
+        """Further models attached to this one: none."""
+        return []
+
+    def pinned_memory_size(self) -> int:
+        """Bytes of pinned host memory counted against ComfyUI's budget."""
+        return 0
+
+    def loaded_ram_size(self) -> int:
+        """Bytes of host memory that ComfyUI could ask back."""
+        return 0
+
+    def partially_unload_ram(self, ram_to_unload: float, subsets: object = None) -> int:
+        """Give back host memory: the masters are mapped files, which the system drops by itself."""
+        del ram_to_unload, subsets
+        return 0
+
+
+def load(*models: object, memory_required: float = 0) -> None:
+    """Make room and bring models to their devices; call it before each use of a model.
+
+    Args:
+        models: :class:`ManagedModel` or ComfyUI patchers; a model that is loaded already costs nothing.
+        memory_required: bytes the computation needs beside the weights.
+    """
+    management.load_models_gpu(list(models), memory_required=memory_required)
+
+
+def evict(model: ManagedModel) -> None:
+    """Take one model off its device now."""
+    management.unload_model_and_clones(model, all_devices=True)  # pyright: ignore[reportArgumentType]
