@@ -1,0 +1,174 @@
+"""Every extension point, filled by a small family: it has its effect, and inactive it changes nothing."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from comfyui_wanvideo.wanvideo.transformer.points import ExtensionError, ExtensionPoints
+from comfyui_wanvideo.wanvideo.transformer.rope import grid_positions
+from comfyui_wanvideo.wanvideo.transformer.segments import Segment
+
+from .conftest import CONFIG, forward, random_transformer, relative_error, run_state
+
+NAME = "example"
+
+
+@dataclass(frozen=True)
+class ExampleInput:
+    """A family's input: one number."""
+
+    strength: float = 1.0
+
+
+def pattern(strength):
+    """Not constant over the channels: a layer norm removes a constant."""
+    return strength * torch.linspace(-1, 1, CONFIG.dim)
+
+
+class AddedSegment:
+    def segments(self, family_input, grid):
+        del family_input
+        frames, rows, columns = grid
+        generator = torch.Generator().manual_seed(5)
+        tokens = torch.randn(1, rows * columns, CONFIG.dim, generator=generator)
+        positions = grid_positions((1, rows, columns), (-1, 0, 0))
+        return [Segment(tokens, positions, (0.0,), "reference")], []
+
+
+class AddedEmbed:
+    def residual(self, family_input, tokens):
+        return pattern(family_input.strength).expand_as(tokens)
+
+
+class AddedTime:
+    def edit(self, family_input, embedding):
+        return embedding + pattern(family_input.strength)
+
+
+class AddedKeys:
+    def project(self, query, key, value, context):
+        del context
+        return query, torch.cat([key, key[:, :1]], 1), torch.cat([value, value[:, :1] * 3], 1)
+
+    def attended(self, output, query, context):
+        del query, context
+        return output
+
+
+class AddedStream:
+    def begin(self, family_input, tokens, context):
+        del tokens, context
+        return StreamSession(family_input.strength)
+
+
+class StreamSession:
+    def __init__(self, strength):
+        self.strength = strength
+
+    def before_block(self, index, tokens):
+        del index
+        return tokens
+
+    def after_block(self, index, tokens):
+        return tokens + pattern(self.strength) if index == 0 else tokens
+
+
+class AddedSublayer(torch.nn.Module):
+    def forward(self, tokens, family_input, context):
+        del context
+        return pattern(family_input.strength).expand_as(tokens)
+
+
+def fill(model, point):
+    points = model.points
+    if point == "segments":
+        points.segments[NAME] = AddedSegment()
+    elif point == "embed":
+        points.embed[NAME] = AddedEmbed()
+    elif point == "time":
+        points.time[NAME] = AddedTime()
+    elif point == "attention":
+        points.attention[NAME] = AddedKeys()
+    elif point == "streams":
+        points.streams[NAME] = AddedStream()
+    elif point == "sublayer":
+        model.blocks[1].sublayers[NAME] = AddedSublayer()
+
+
+POINTS = ["segments", "embed", "time", "attention", "streams", "sublayer"]
+
+
+def forward_with(model, inputs, family_inputs):
+    conditioning = replace(inputs.conditioning, inputs=family_inputs)
+    with torch.inference_mode():
+        return model(inputs.latent, [inputs.timestep], conditioning, run_state())
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_filled_point_changes_the_prediction(inputs, point):
+    plain = forward(random_transformer(), inputs)
+    model = random_transformer()
+    fill(model, point)
+    assert relative_error(forward_with(model, inputs, {NAME: ExampleInput()}), plain) > 1e-3
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_filled_point_without_its_input_changes_nothing(inputs, point):
+    plain = forward(random_transformer(), inputs)
+    model = random_transformer()
+    fill(model, point)
+    assert torch.equal(forward_with(model, inputs, {}), plain)
+
+
+def test_a_segment_nobody_sees_changes_nothing_but_rounding(inputs):
+    class Unseen(AddedSegment):
+        def segments(self, family_input, grid):
+            (first,), after = super().segments(family_input, grid)
+            return [replace(first, sees=frozenset({"reference"}))], after
+
+    model = random_transformer()
+    model.points.segments[NAME] = Unseen()
+    seen = forward_with(model, inputs, {NAME: ExampleInput()})
+
+    original = type(model)._embed
+
+    def hidden(self, latent, timesteps, conditioning, grid):
+        sequence = original(self, latent, timesteps, conditioning, grid)
+        spans = tuple(replace(s, sees=frozenset({s.role})) for s in sequence.spans)
+        return replace(sequence, spans=spans)
+
+    type(model)._embed = hidden
+    try:
+        unseen = forward_with(model, inputs, {NAME: ExampleInput()})
+    finally:
+        type(model)._embed = original
+    plain = forward(random_transformer(), inputs)
+    assert relative_error(seen, plain) > 1e-3
+    assert relative_error(unseen, plain) < 1e-5
+
+
+def test_channels_are_joined_after_the_noise_in_rank_order(inputs):
+    class Part:
+        def __init__(self, rank, value):
+            self.rank, self.value = rank, value
+
+        def channels(self, family_input, latent):
+            del family_input
+            return torch.full_like(latent[:, :1], self.value)
+
+    model = random_transformer(replace(CONFIG, in_channels=18))
+    model.points.channels["late"] = Part(2, 2.0)
+    model.points.channels["early"] = Part(1, 1.0)
+    seen = []
+    handle = model.patch_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    forward(model, inputs)
+    handle.remove()
+    assert torch.equal(seen[0][:, :16], inputs.latent)
+    assert seen[0][0, 16:, 0, 0, 0].tolist() == [1.0, 2.0]
+
+
+def test_two_families_that_replace_the_patch_embedding_are_refused_by_name():
+    points = ExtensionPoints()
+    points.set_embedder("SteadyDancer", object())
+    with pytest.raises(ExtensionError, match="SCAIL and SteadyDancer"):
+        points.set_embedder("SCAIL", object())

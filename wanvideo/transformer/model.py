@@ -1,0 +1,197 @@
+"""The Wan diffusion transformer (Wan2.1, ``wan/modules/model.py``; arXiv:2503.20314)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..conditioning.conditioning import Conditioning
+from .block import WanBlock
+from .config import WanConfig
+from .context import BlockContext, RunState, TextPart
+from .feed_forward import FeedForward
+from .modulation import TimeEmbedding, TimeProjection, TimeTable, sinusoidal_embedding
+from .patches import Head, PatchEmbedding, unpatchify
+from .points import ExtensionPoints, active
+from .rope import grid_positions, rope_table
+from .segments import MAIN, Segment, Sequence, join
+
+
+class WanTransformer(nn.Module):
+    """Predicts the velocity ``noise - clean`` of a noisy latent.
+
+    Args:
+        config: sizes, read from the checkpoint.
+    """
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = PatchEmbedding(config.in_channels, config.dim)
+        self.text_embedding = FeedForward(config.text_width, config.dim, config.dim)
+        self.time_embedding = TimeEmbedding(config.frequency_width, config.dim)
+        self.time_projection = TimeProjection(config.dim)
+        self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.layers))
+        self.head = Head(config.dim, config.out_channels, config.epsilon)
+        self.points = ExtensionPoints()
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the token stream: that of the block's biases, which are never quantised."""
+        return self.blocks[0].self_attn.q.bias.dtype
+
+    def forward(
+        self,
+        latent: Tensor,
+        timesteps: SequenceOf[float],
+        conditioning: Conditioning,
+        run: RunState,
+    ) -> Tensor:
+        """One forward.
+
+        Args:
+            latent: ``[B, C, T, H, W]``, normalised, noisy.
+            timesteps: one value (0 to 1000), or one per latent frame; 0 is a clean frame.
+            conditioning: text and family inputs of this pass.
+            run: options and values shared by the forwards of a run.
+
+        Returns:
+            Velocity ``[B, C_out, T, H, W]`` in float32.
+        """
+        grid = self._grid(latent)
+        sequence = self._embed(latent, tuple(timesteps), conditioning, grid)
+        context = self._context(sequence, conditioning, grid, run)
+        tokens = self._blocks(sequence.tokens, context, run)
+        main = sequence.main
+        time = context.time.for_slice(main.start, main.stop)
+        return unpatchify(self.head(tokens[:, main.start : main.stop], time), grid)
+
+    @staticmethod
+    def _grid(latent: Tensor) -> tuple[int, int, int]:
+        return latent.shape[2], latent.shape[3] // 2, latent.shape[4] // 2
+
+    def _embed(
+        self,
+        latent: Tensor,
+        timesteps: tuple[float, ...],
+        conditioning: Conditioning,
+        grid: tuple[int, int, int],
+    ) -> Sequence:
+        inputs = conditioning.inputs
+        for name, part in sorted(self.points.channels.items(), key=lambda item: item[1].rank):
+            latent = torch.cat([latent, part.channels(inputs.get(name), latent).to(latent)], dim=1)
+        embedder = self.points.embedder
+        if embedder is not None and embedder[0] in inputs:
+            tokens = embedder[1].embed(latent)
+        else:
+            tokens = self.patch_embedding(latent)
+        for point, family_input in active(self.points.embed, inputs):
+            tokens = tokens + point.residual(family_input, tokens).to(tokens)
+        main = Segment(
+            tokens.flatten(1, 3).to(self.compute_dtype), grid_positions(grid), timesteps, role=MAIN
+        )
+        before: list[Segment] = []
+        after: list[Segment] = []
+        for point, family_input in active(self.points.segments, inputs):
+            first, last = point.segments(family_input, grid)
+            before.extend(first)
+            after.extend(last)
+        return join([*before, main, *after])
+
+    def _context(
+        self,
+        sequence: Sequence,
+        conditioning: Conditioning,
+        grid: tuple[int, int, int],
+        run: RunState,
+    ) -> BlockContext:
+        options, device = run.options, sequence.tokens.device
+        return BlockContext(
+            time=self._time(sequence, conditioning, run),
+            rope=run.rope_table(
+                sequence.positions, lambda: rope_table(sequence.positions, options.rope, device)
+            ),
+            text=self._text(sequence, conditioning, grid[0], run),
+            image=self._image(conditioning),
+            spans=sequence.spans,
+            options=options,
+            attention=options.attention,
+            rules=tuple(rule for name, rule in self.points.attention.items() if name in conditioning.inputs),
+            inputs=conditioning.inputs,
+        )
+
+    def _time(self, sequence: Sequence, conditioning: Conditioning, run: RunState) -> TimeTable:
+        edits = active(self.points.time, conditioning.inputs)
+        device = sequence.tokens.device
+
+        def embed() -> tuple[Tensor, Tensor]:
+            features = sinusoidal_embedding(
+                torch.tensor(sequence.timesteps, dtype=torch.float64), self.config.frequency_width
+            )
+            embedding = self.time_embedding(features.to(device))
+            for point, family_input in edits:
+                embedding = point.edit(family_input, embedding)
+            return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
+
+        rows = embed() if edits else run.memo(("time", sequence.timesteps), embed)
+        return TimeTable(*rows, runs=sequence.runs)
+
+    def _text(
+        self, sequence: Sequence, conditioning: Conditioning, frames: int, run: RunState
+    ) -> tuple[TextPart, ...]:
+        main, length = sequence.main, sequence.tokens.shape[1]
+        per_frame = (main.stop - main.start) // frames
+        parts = []
+        for prompt, (first, last) in share_frames(conditioning.text, frames):
+            rows = run.memo(("text", id(prompt)), lambda prompt=prompt: (prompt, self.embed_text(prompt)))[1]
+            start = 0 if first == 0 else main.start + first * per_frame
+            stop = length if last == frames else main.start + last * per_frame
+            parts.append(TextPart(rows.expand(sequence.tokens.shape[0], -1, -1), start, stop))
+        return tuple(parts)
+
+    def embed_text(self, prompt: Tensor) -> Tensor:
+        """Pad ``[L, text_width]`` with zero rows to the text length and embed it: ``[1, 512, D]``.
+
+        The padding rows are attended like real ones; leaving them out changes the result.
+        """
+        rows = prompt[: self.config.text_length].to(self.head.modulation.device, self.compute_dtype)
+        padded = F.pad(rows, (0, 0, 0, self.config.text_length - rows.shape[0]))
+        return self.text_embedding(padded.unsqueeze(0))
+
+    def _image(self, conditioning: Conditioning) -> Tensor | None:
+        rows = [point.rows(value) for point, value in active(self.points.context, conditioning.inputs)]
+        return torch.cat(rows, dim=1).to(self.compute_dtype) if rows else None
+
+    def _blocks(self, tokens: Tensor, context: BlockContext, run: RunState) -> Tensor:
+        sessions = [
+            stream.begin(value, tokens, context)
+            for stream, value in active(self.points.streams, context.inputs)
+        ]
+        for index, block in enumerate(self.blocks):
+            run.options.check()
+            attention = run.options.attention_for(run.step, index) or context.attention
+            for session in sessions:
+                tokens = session.before_block(index, tokens)
+            tokens = block(tokens, replace(context, attention=attention, block_index=index))
+            for session in sessions:
+                tokens = session.after_block(index, tokens)
+        return tokens
+
+
+def share_frames(prompts: SequenceOf[Tensor], frames: int) -> list[tuple[Tensor, tuple[int, int]]]:
+    """Give each prompt an even run of latent frames, earlier ones the remainder.
+
+    Returns:
+        ``(prompt, (first frame, one past the last))``; a prompt left without frames is not listed.
+    """
+    shares, start = [], 0
+    for index, prompt in enumerate(prompts):
+        stop = start + frames // len(prompts) + (index < frames % len(prompts))
+        if stop > start:
+            shares.append((prompt, (start, stop)))
+        start = stop
+    return shares

@@ -1,0 +1,102 @@
+"""Tokens that join the sequence, and the sequence they make.
+
+The core never asks why a segment exists: reference images, motion frames, poses and memories are all
+segments. A plain video is the one segment ``main``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .modulation import TokenRun
+
+MAIN = "main"
+CLEAN_TIMESTEP = 0.0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens with a place and a noise level.
+
+    Args:
+        tokens: ``[B, L, D]``.
+        positions: ``[L, 3]`` frame, row, column; may be negative, fractional or offset.
+        timesteps: one value (0 to 1000) for all tokens, or one per frame of the segment; ``L`` is then
+            a multiple of their number. 0 is clean.
+        role: ``"main"`` or the family's name for it, used in messages, tests and visibility.
+        sees: roles this segment's queries attend to; ``None`` is every segment.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    timesteps: tuple[float, ...]
+    role: str
+    sees: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a segment lies in the sequence."""
+
+    role: str
+    start: int
+    stop: int
+    sees: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The joined segments.
+
+    Args:
+        tokens: ``[B, L, D]``.
+        positions: ``[L, 3]``.
+        timesteps: the distinct timesteps, in order of appearance.
+        runs: which tokens use which of them.
+        spans: where each segment lies.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    timesteps: tuple[float, ...]
+    runs: tuple[TokenRun, ...]
+    spans: tuple[Span, ...]
+
+    @property
+    def main(self) -> Span:
+        """Where the video's own tokens lie."""
+        return next(span for span in self.spans if span.role == MAIN)
+
+
+def join(segments: SequenceOf[Segment]) -> Sequence:
+    """Put segments one after the other; neighbouring tokens of one timestep share a run."""
+    values: dict[float, int] = {}
+    runs: list[TokenRun] = []
+    spans: list[Span] = []
+    start = 0
+    for segment in segments:
+        length = segment.tokens.shape[1]
+        per_frame, rest = divmod(length, len(segment.timesteps))
+        assert rest == 0, f"segment {segment.role}: {length} tokens, {len(segment.timesteps)} timesteps"
+        for frame, value in enumerate(segment.timesteps):
+            row = values.setdefault(value, len(values))
+            _extend_runs(runs, start + frame * per_frame, start + (frame + 1) * per_frame, row)
+        spans.append(Span(segment.role, start, start + length, segment.sees))
+        start += length
+    return Sequence(
+        tokens=segments[0].tokens if len(segments) == 1 else torch.cat([s.tokens for s in segments], dim=1),
+        positions=torch.cat([s.positions for s in segments]),
+        timesteps=tuple(values),
+        runs=tuple(runs),
+        spans=tuple(spans),
+    )
+
+
+def _extend_runs(runs: list[TokenRun], start: int, stop: int, row: int) -> None:
+    if runs and runs[-1].row == row and runs[-1].stop == start:
+        start = runs.pop().start
+    runs.append(TokenRun(start, stop, row))
