@@ -7,7 +7,7 @@ clones it first.
 
 import json
 import re
-from collections.abc import Callable, Iterable, KeysView, Mapping
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,9 @@ class Checkpoint:
     def keys(self) -> KeysView[str]:
         """All tensor names."""
         return self._stored.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
 
     def __contains__(self, key: object) -> bool:
         return key in self._stored

@@ -1,0 +1,170 @@
+"""Fill a module built on the meta device from a checkpoint.
+
+Names and shapes are compared before any tensor is read; then each tensor becomes a parameter on its own:
+a view on the mapped file where the dtype fits, else a cast copy. Peak memory is the module's final size
+plus one tensor; a file whose dtypes fit costs no memory but page cache.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelFileError
+from .checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+# Keys that some repacks carry and nothing needs: markers, and tables every implementation computes.
+HARMLESS_KEYS = ("model_type.*", "freqs", "freqs.*", "rope.freqs*", "*.num_batches_tracked")
+NAMES_SHOWN = 5
+_CHECK_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class AssignReport:
+    """What became of the file's tensors.
+
+    Args:
+        viewed_bytes: bytes that stay in the mapped file.
+        copied_bytes: bytes allocated for casts.
+        unexpected: keys of the file the module has no place for.
+    """
+
+    viewed_bytes: int
+    copied_bytes: int
+    unexpected: tuple[str, ...]
+
+
+def assign(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    dtype_of: Callable[[str, Tensor], torch.dtype | None],
+    ignore: Iterable[str] = (),
+    check_values: bool = True,
+) -> AssignReport:
+    """Give every parameter and persistent buffer of `module` its tensor from `checkpoint`.
+
+    Args:
+        module: built on the meta device; frozen afterwards (no gradients).
+        checkpoint: in the module's key names.
+        dtype_of: storage dtype for (key, meta tensor); None keeps the file's.
+        ignore: further key patterns (`fnmatch`) that may be in the file without a word.
+        check_values: look for NaN and infinity; one pass over the file at memory speed.
+
+    Raises:
+        ModelFileError: weights are missing, have another shape or kind, or are not finite.
+    """
+    targets = module.state_dict(keep_vars=True)
+    _check_names(checkpoint, targets)
+    _check_shapes(checkpoint, targets)
+    viewed = copied = 0
+    not_finite: list[str] = []
+    for key, target in targets.items():
+        stored = checkpoint.tensor(key)
+        tensor = stored.to(dtype_of(key, target) or stored.dtype)
+        if check_values and not is_finite(tensor):
+            not_finite.append(key)
+        if tensor is stored:
+            viewed += tensor.nbytes
+        else:
+            copied += tensor.nbytes
+        _replace(module, key, tensor)
+    if not_finite:
+        raise ModelFileError(
+            checkpoint.path,
+            f"holds NaN or infinite values in {_listed(not_finite)}; the file is damaged or the precision "
+            "too narrow for it: download it again or choose bf16",
+        )
+    _check_nothing_on_meta(module)
+    return AssignReport(viewed, copied, _unexpected(checkpoint, targets, ignore))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite. One pass without temporaries (minimum and maximum carry both)."""
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    if tensor.dtype.itemsize > 1:
+        low, high = torch.aminmax(tensor)
+        return bool(torch.isfinite(low) & torch.isfinite(high))
+    if not _has_special_values(tensor.dtype):
+        return True
+    return all(is_finite(part.half()) for part in tensor.reshape(-1).split(_CHECK_CHUNK))
+
+
+def _has_special_values(dtype: torch.dtype) -> bool:
+    # float8_e8m0fnu holds scales (powers of two up to 2^127, beyond float16) and is left alone.
+    return dtype in (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def _check_names(checkpoint: Checkpoint, targets: dict[str, Tensor]) -> None:
+    missing = [key for key in targets if key not in checkpoint]
+    if missing:
+        raise ModelFileError(
+            checkpoint.path,
+            f"{len(missing)} of {len(targets)} weights are missing: {_listed(missing)}. The file is "
+            "incomplete or of another model",
+        )
+
+
+def _check_shapes(checkpoint: Checkpoint, targets: dict[str, Tensor]) -> None:
+    wrong = [
+        f"{key} has shape {list(checkpoint.shape(key))}, expected {list(target.shape)}"
+        for key, target in targets.items()
+        if checkpoint.shape(key) != tuple(target.shape)
+    ]
+    if wrong:
+        raise ModelFileError(
+            checkpoint.path, f"{len(wrong)} weights have the wrong shape: {_listed(wrong, separator='; ')}"
+        )
+    not_numbers = [
+        f"{key} ({checkpoint.dtype(key)})"
+        for key, target in targets.items()
+        if target.is_floating_point() and not checkpoint.dtype(key).is_floating_point
+    ]
+    if not_numbers:
+        raise ModelFileError(
+            checkpoint.path,
+            f"{len(not_numbers)} weights are stored as integers, in a quantised format this version does "
+            f"not read: {_listed(not_numbers)}",
+        )
+
+
+def _unexpected(checkpoint: Checkpoint, targets: dict[str, Tensor], ignore: Iterable[str]) -> tuple[str, ...]:
+    patterns = (*HARMLESS_KEYS, *ignore)
+    unexpected = tuple(
+        key
+        for key in checkpoint
+        if key not in targets and not any(fnmatchcase(key, pattern) for pattern in patterns)
+    )
+    if unexpected:
+        logger.warning(
+            "%s: %d unexpected weights are not used: %s",
+            checkpoint.path.name,
+            len(unexpected),
+            _listed(unexpected),
+        )
+    return unexpected
+
+
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    shown = separator.join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown}{separator}and {len(names) - NAMES_SHOWN} more"
+
+
+def _replace(module: nn.Module, key: str, tensor: Tensor) -> None:
+    path, _, name = key.rpartition(".")
+    owner = module.get_submodule(path)
+    if name in owner._parameters:
+        owner._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+    else:
+        owner._buffers[name] = tensor
+
+
+def _check_nothing_on_meta(module: nn.Module) -> None:
+    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    assert not left, f"no weights for {left}: compute tables outside the meta device"
