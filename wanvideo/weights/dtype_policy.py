@@ -10,8 +10,9 @@ for one layer of a general class, on the instance:
 A module without the attribute follows its nearest ancestor that has one, else it is "compute". A
 `WanLinear` has one of its own, so a parent does not change it: set it on the layer.
 
-A `WanLinear` casts on use, so its storage never gets wider than the file's: bfloat16 in the file and
-float32 in the role stays bfloat16, a view on the file, with the same result bit for bit.
+A `WanLinear` casts on use, so its weight never gets wider than in the file: bfloat16 in the file and
+float32 in the role stays bfloat16, a view on the file, with the same result bit for bit. Its bias always
+has the role's dtype.
 """
 
 from collections.abc import Callable
@@ -52,12 +53,12 @@ def storage_dtypes(
     def dtype_of(key: str, parameter: Tensor) -> torch.dtype | None:
         if not parameter.is_floating_point():
             return None
-        owner = module.get_submodule(key.rpartition(".")[0])
-        if isinstance(owner, WanLinear) and key.endswith(".scale_weight"):
-            return torch.float32
+        path, _, name = key.rpartition(".")
         wanted = torch.float32 if role_of(module, key) == "fp32" else compute_dtype
-        if isinstance(owner, WanLinear) and checkpoint.dtype(key).itemsize < wanted.itemsize:
-            return None
-        return wanted
+        if not isinstance(module.get_submodule(path), WanLinear) or name == "bias":
+            return wanted
+        if name == "scale_weight":
+            return torch.float32
+        return None if checkpoint.dtype(key).itemsize < wanted.itemsize else wanted
 
     return dtype_of
