@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from .host import io
@@ -59,3 +62,12 @@ class ImageEmbeds:
     def with_input(self, name: str, value: object) -> ImageEmbeds:
         """These embeds with one more family input."""
         return ImageEmbeds(self.geometry, MappingProxyType({**self.inputs, name: value}))
+
+
+@runtime_checkable
+class PreviewableInput(Protocol):
+    """A family input that holds pictures."""
+
+    def preview(self) -> tuple[Tensor, Tensor]:
+        """Latent ``[1, C, T, H, W]`` in core's scale and mask ``[T, H, W]``, 1 where the model paints."""
+        ...

@@ -17,6 +17,7 @@ from .devices import (
     vae_offload_device,
 )
 from .files import check_file, file_fingerprint, list_files, resolve_file, user_folder
+from .images import resize_images
 from .memory import ManagedModel, Residency, evict, load
 from .progress import Progress, say
 
@@ -36,6 +37,7 @@ __all__ = [
     "list_files",
     "load",
     "offload_device",
+    "resize_images",
     "resolve_file",
     "say",
     "text_encoder_device",
