@@ -83,7 +83,7 @@ def find_prefix(keys: Iterable[str], landmarks: Iterable[str] = LANDMARKS) -> st
     names = list(keys)
     for landmark in landmarks:
         found = {name[: -len(landmark)] for name in names if name.endswith(landmark)}
-        found = {prefix for prefix in found if prefix in ("",) or prefix.endswith(".")}
+        found = {prefix for prefix in found if not prefix or prefix.endswith(".")}
         if found:
             return min(found, key=lambda prefix: (prefix.endswith(_SECOND_CHOICE), len(prefix), prefix))
     return None
@@ -111,7 +111,7 @@ def _translate(key: str, tables: dict[str, dict[str, str]]) -> str:
     return key
 
 
-def official_layout(checkpoint: Checkpoint) -> Checkpoint:
+def canonical(checkpoint: Checkpoint) -> Checkpoint:
     """The file's transformer under official names without prefix; any other file as it is.
 
     Keys without the prefix are kept (markers such as `scaled_fp8`), except the VAE and the text encoders
