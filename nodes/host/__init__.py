@@ -5,6 +5,14 @@ Nothing outside this package imports ``comfy*``, ``folder_paths``, ``server`` or
 
 from comfy_api.latest import ComfyExtension, io
 
+from .core_models import (
+    CoreVae,
+    comfy_attention,
+    encode_with_clip,
+    is_core_clip,
+    is_core_vae,
+    rows_of_conditioning,
+)
 from .devices import (
     check_interrupt,
     compute_device,
@@ -18,27 +26,34 @@ from .devices import (
 )
 from .files import check_file, file_fingerprint, list_files, resolve_file, user_folder
 from .images import resize_images
-from .memory import ManagedModel, Residency, evict, load
+from .memory import ManagedModel, Residency, evict, load, make_room
 from .progress import Progress, say
 
 __all__ = [
     "ComfyExtension",
+    "CoreVae",
     "ManagedModel",
     "Progress",
     "Residency",
     "check_file",
     "check_interrupt",
+    "comfy_attention",
     "compute_device",
+    "encode_with_clip",
     "evict",
     "file_fingerprint",
     "intermediate_device",
     "io",
+    "is_core_clip",
+    "is_core_vae",
     "is_out_of_memory",
     "list_files",
     "load",
+    "make_room",
     "offload_device",
     "resize_images",
     "resolve_file",
+    "rows_of_conditioning",
     "say",
     "text_encoder_device",
     "text_encoder_offload_device",

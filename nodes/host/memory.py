@@ -168,3 +168,12 @@ def load(*models: object, memory_required: float = 0) -> None:
 def evict(model: ManagedModel) -> None:
     """Take one model off its device now."""
     management.unload_model_and_clones(model, all_devices=True)  # pyright: ignore[reportArgumentType]
+
+
+def make_room(memory_required: float, device: torch.device) -> None:
+    """Evict models until ``memory_required`` bytes are free on ``device``.
+
+    For computations that stream their weights and so are not in ComfyUI's list themselves.
+    """
+    if device.type != "cpu":
+        management.free_memory(memory_required + management.extra_reserved_memory(), device)
