@@ -63,25 +63,29 @@ def assign(
     _check_names(checkpoint, targets)
     _check_shapes(checkpoint, targets)
     viewed = copied = 0
-    not_finite: list[str] = []
-    for key, target in targets.items():
-        stored = checkpoint.tensor(key)
-        tensor = stored.to(dtype_of(key, target) or stored.dtype)
-        if check_values and not is_finite(tensor):
-            not_finite.append(key)
-        if tensor is stored:
-            viewed += tensor.nbytes
-        else:
-            copied += tensor.nbytes
-        _replace(module, key, tensor)
+    with torch.inference_mode(False):  # parameters stay ordinary tensors, which torch.compile asks for
+        for key, target in targets.items():
+            stored = checkpoint.tensor(key)
+            tensor = stored.to(dtype_of(key, target) or stored.dtype)
+            if tensor is stored:
+                viewed += tensor.nbytes
+            else:
+                copied += tensor.nbytes
+            _replace(module, key, tensor)
+    _check_nothing_on_meta(module)
+    if check_values:
+        _check_values(checkpoint, module)
+    return AssignReport(viewed, copied, _unexpected(checkpoint, targets, ignore))
+
+
+def _check_values(checkpoint: Checkpoint, module: nn.Module) -> None:
+    not_finite = [key for key, tensor in module.state_dict().items() if not is_finite(tensor)]
     if not_finite:
         raise ModelFileError(
             checkpoint.path,
             f"holds NaN or infinite values in {_listed(not_finite)}; the file is damaged or the precision "
             "too narrow for it: download it again or choose bf16",
         )
-    _check_nothing_on_meta(module)
-    return AssignReport(viewed, copied, _unexpected(checkpoint, targets, ignore))
 
 
 def is_finite(tensor: Tensor) -> bool:

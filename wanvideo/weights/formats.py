@@ -12,7 +12,6 @@ from ..errors import ModelFileError
 from .checkpoint import Checkpoint
 
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
-DENSE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 QUANTIZATION_METADATA = "_quantization_metadata"
 _SCALE_NAMES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".weight_scale_2")
 
@@ -35,21 +34,33 @@ def storage_format(checkpoint: Checkpoint) -> StorageFormat:
         return StorageFormat.COMFY_QUANT
     if any(key.endswith((".weight._data", ".weight._scale", ".weight_qtype")) for key in keys):
         return StorageFormat.QUANTO
-    if any(key.split(".")[-1] == "scaled_fp8" or key.endswith(_SCALE_NAMES) for key in keys):
-        return StorageFormat.FP8_SCALED
-    matrices = {checkpoint.dtype(key) for key in keys if key.endswith(".weight")}
-    if matrices & set(FP8_DTYPES):
-        return StorageFormat.FP8_PLAIN
+    matrices = _matrix_dtypes(checkpoint)
     if any(not dtype.is_floating_point for dtype in matrices):
         return StorageFormat.INTEGER
-    return StorageFormat.DENSE
+    if any(key.split(".")[-1] == "scaled_fp8" or key.endswith(_SCALE_NAMES) for key in keys):
+        return StorageFormat.FP8_SCALED
+    return StorageFormat.FP8_PLAIN if matrices & set(FP8_DTYPES) else StorageFormat.DENSE
+
+
+def _matrix_dtypes(checkpoint: Checkpoint) -> set[torch.dtype]:
+    return {
+        checkpoint.dtype(key)
+        for key in checkpoint
+        if key.endswith(".weight") and len(checkpoint.shape(key)) > 1
+    }
 
 
 def format_name(checkpoint: Checkpoint) -> str:
     """The format as messages name it, with the exact kind where the file says it."""
     found = storage_format(checkpoint)
-    kinds = sorted(_comfy_formats(checkpoint)) if found is StorageFormat.COMFY_QUANT else []
-    return f"{found.value}: {', '.join(kinds)}" if kinds else found.value
+    kinds: set[str] = set()
+    if found is StorageFormat.COMFY_QUANT:
+        kinds = _comfy_formats(checkpoint)
+    elif found is not StorageFormat.DENSE:
+        kinds = {
+            str(dtype).removeprefix("torch.") for dtype in _matrix_dtypes(checkpoint) if dtype.itemsize == 1
+        }
+    return f"{found.value}: {', '.join(sorted(kinds))}" if kinds else found.value
 
 
 def read_by_this_version(found: StorageFormat) -> bool:

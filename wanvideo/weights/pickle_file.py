@@ -36,7 +36,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
     try:
-        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
+        with torch.inference_mode(False):  # as for safetensors: ordinary tensors wherever this runs
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ModelFileError(path, _refusal(str(error))) from error
     except MemoryError as error:

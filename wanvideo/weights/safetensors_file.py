@@ -84,7 +84,9 @@ class MappedFile:
                 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelFileError(self.path, f"the safetensors file cannot be mapped: {error}") from error
-        with warnings.catch_warnings():
+        # ComfyUI runs nodes in inference mode; tensors born there are refused by torch.compile and cannot be
+        # re-pointed outside of it.
+        with warnings.catch_warnings(), torch.inference_mode(False):
             # torch warns that the buffer is read-only; that is what we want.
             warnings.simplefilter("ignore", UserWarning)
             return torch.frombuffer(mapping, dtype=torch.uint8)

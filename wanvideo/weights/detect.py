@@ -1,0 +1,148 @@
+"""What a transformer file is: sizes, capabilities, number format and likely release, from its header."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import ModelFileError
+from ..transformer.config import HEAD_WIDTH, WanConfig
+from .capabilities import CAPABILITIES, Capability, capabilities_of
+from .checkpoint import Checkpoint
+from .formats import StorageFormat, format_name, require_readable, storage_format
+from .keys import canonical
+from .kinds import WAN_TRANSFORMER, kind_of, wrong_kind
+from .variants import Variant, variants_of
+
+PATCH_VALUES = 4  # latents of one token: 1 x 2 x 2
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known of a transformer before it is loaded.
+
+    Args:
+        config: its sizes.
+        capabilities: what it can take as input (names in `capabilities`).
+        dtypes: storage dtypes of the file's matrices.
+        variants: the releases it may be; several where shapes cannot tell them apart.
+    """
+
+    config: WanConfig
+    capabilities: frozenset[str]
+    dtypes: frozenset[torch.dtype]
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def variant(self) -> Variant | None:
+        """The most common release of these shapes."""
+        return self.variants[0] if self.variants else None
+
+    @property
+    def name(self) -> str:
+        """For messages: the release, all that it may be, or the sizes."""
+        if self.variants:
+            return " or ".join(variant.name for variant in self.variants)
+        sizes = self.config
+        return (
+            f"Wan transformer of width {sizes.dim}, {sizes.layers} blocks, "
+            f"{sizes.in_channels} to {sizes.out_channels} channels"
+        )
+
+    def __str__(self) -> str:
+        stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.dtypes))
+        return f"{self.name} ({', '.join(sorted(self.capabilities))}; stored as {stored})"
+
+
+def detect(checkpoint: Checkpoint, *, rules: tuple[Capability, ...] = CAPABILITIES) -> ModelSpec:
+    """Read what a transformer file is from its key names and shapes; no tensor is loaded.
+
+    Args:
+        checkpoint: in any known key layout.
+        rules: what counts as a capability.
+
+    Raises:
+        ModelFileError: another kind of file, an incomplete one, or a format this version does not read.
+    """
+    if kind_of(checkpoint) is not WAN_TRANSFORMER:
+        raise wrong_kind(checkpoint, "a Wan transformer")
+    checkpoint = canonical(checkpoint)
+    require_readable(checkpoint)
+    return _spec(checkpoint, rules)
+
+
+def describe_file(checkpoint: Checkpoint) -> str:
+    """A human name for any model file, for messages: "Wan 2.1 VAE", "LoRA", "Wan 2.1 T2V 14B transformer"."""
+    kind = kind_of(checkpoint)
+    if kind is not WAN_TRANSFORMER:
+        return kind.name
+    checkpoint = canonical(checkpoint)
+    found = storage_format(checkpoint)
+    stored = "" if found is StorageFormat.DENSE else f", {format_name(checkpoint)}"
+    try:
+        spec = _spec(checkpoint, CAPABILITIES)
+    except ModelFileError:
+        return f"incomplete {kind.name}{stored}"
+    return f"{spec.name} transformer{stored}" if spec.variants else f"{spec.name}{stored}"
+
+
+def _spec(checkpoint: Checkpoint, rules: tuple[Capability, ...]) -> ModelSpec:
+    sizes = _sizes(checkpoint)
+    capabilities = capabilities_of(checkpoint, sizes, rules)
+    dtypes = frozenset(
+        checkpoint.dtype(key)
+        for key in checkpoint
+        if key.startswith("blocks.") and key.endswith(".weight") and len(checkpoint.shape(key)) > 1
+    )
+    return ModelSpec(sizes, capabilities, dtypes, variants_of(sizes, capabilities))
+
+
+def _sizes(checkpoint: Checkpoint) -> WanConfig:
+    dim, in_channels = _shape(checkpoint, "patch_embedding.weight", rank=5)[:2]
+    if not dim or dim % HEAD_WIDTH:
+        raise ModelFileError(
+            checkpoint.path, f"has width {dim}; a Wan transformer's width is a multiple of {HEAD_WIDTH}"
+        )
+    has_image_branch = "blocks.0.cross_attn.k_img.weight" in checkpoint
+    sizes = WanConfig(
+        dim=dim,
+        ffn_dim=_shape(checkpoint, "blocks.0.ffn.0.weight", rank=2)[0],
+        heads=dim // HEAD_WIDTH,
+        layers=_block_count(checkpoint),
+        in_channels=in_channels,
+        out_channels=_shape(checkpoint, "head.head.weight", rank=2)[0] // PATCH_VALUES,
+        frequency_width=_shape(checkpoint, "time_embedding.0.weight", rank=2)[1],
+        has_image_branch=has_image_branch,
+    )
+    widths = {}
+    if "text_embedding.0.weight" in checkpoint:
+        widths["text_width"] = _shape(checkpoint, "text_embedding.0.weight", rank=2)[1]
+    if has_image_branch:
+        widths["image_width"] = _shape(checkpoint, "img_emb.proj.1.weight", rank=2)[1]
+    return replace(sizes, **widths)
+
+
+def _shape(checkpoint: Checkpoint, key: str, *, rank: int) -> tuple[int, ...]:
+    if key not in checkpoint:
+        raise ModelFileError(checkpoint.path, f"is an incomplete Wan transformer: {key} is missing")
+    shape = checkpoint.shape(key)
+    if len(shape) != rank:
+        raise ModelFileError(
+            checkpoint.path, f"{key} has shape {list(shape)}, expected {rank} dimensions of a Wan transformer"
+        )
+    return shape
+
+
+def _block_count(checkpoint: Checkpoint) -> int:
+    numbers = _block_numbers(checkpoint)
+    missing = sorted(set(range(max(numbers))) - numbers)
+    if missing:
+        raise ModelFileError(
+            checkpoint.path, f"is an incomplete Wan transformer: block {missing[0]} is missing"
+        )
+    return len(numbers)
+
+
+def _block_numbers(keys: Iterable[str]) -> set[int]:
+    parts = (key.split(".") for key in keys if key.startswith("blocks."))
+    return {int(part[1]) for part in parts if len(part) > 2 and part[1].isdigit()}
