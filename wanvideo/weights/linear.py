@@ -22,6 +22,9 @@ class WanLinear(nn.Module):
     """
 
     parameter_dtype = "compute"
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    scale_weight: nn.Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()

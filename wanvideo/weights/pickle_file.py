@@ -5,6 +5,7 @@ Everything goes through `torch.load(weights_only=True)`; what it refuses stays r
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,19 @@ WRAPPERS = (
     "params",
     "generator",
 )
+# What torch's parsers raise on a file that ends early or was never one of theirs.
+_UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -42,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelFileError(path, _refusal(str(error))) from error
     except MemoryError as error:
         raise ModelFileError(path, "does not fit into memory; use a .safetensors file") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ModelFileError(
             path, "is cut off or not a PyTorch file; download it again, or use a .safetensors file"
         ) from error
@@ -54,10 +68,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _refusal(message: str) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"function (?:`|<\w+ )?([\w.]+)", message)
-    wanted = f" ({named.group(1)})" if named else ""
+    what = f"wants to run code ({named.group(1)})" if named else "wants to run code, or is damaged"
     return (
-        f"is a pickle that wants to run code{wanted} or is damaged; weights_only loading refused it "
-        "and nothing was run. Use a .safetensors file of this model"
+        f"is a pickle that {what}; weights_only loading refused it and nothing was run. "
+        "Use a .safetensors file of this model"
     )
 
 

@@ -84,13 +84,14 @@ class MappedFile:
                 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelFileError(self.path, f"the safetensors file cannot be mapped: {error}") from error
-        # ComfyUI runs nodes in inference mode; tensors born there are refused by torch.compile and cannot be
-        # re-pointed outside of it.
-        with warnings.catch_warnings(), torch.inference_mode(False):
+        with warnings.catch_warnings():
             # torch warns that the buffer is read-only; that is what we want.
             warnings.simplefilter("ignore", UserWarning)
             return torch.frombuffer(mapping, dtype=torch.uint8)
 
+    # ComfyUI runs nodes in inference mode; tensors born there are refused by torch.compile and cannot be
+    # re-pointed outside of it.
+    @torch.inference_mode(False)
     def view(self, place: TensorPlace) -> Tensor:
         """The tensor at `place`: a view, or a copy where its bytes are not aligned for its type."""
         start, stop = self.data_start + place.start, self.data_start + place.stop
@@ -159,17 +160,19 @@ def _place(path: Path, name: str, entry: object) -> TensorPlace:
 
     if not isinstance(entry, dict):
         raise damaged("not a tensor entry")
-    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+    kind, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
+    if shape is None or offsets is None or len(offsets) != 2:
         raise damaged("shape or offsets are not lists of sizes")
     dtype = DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
         raise ModelFileError(path, f"{name} is stored as {kind}, a safetensors type this version cannot read")
     start, stop = offsets
     if stop - start != math.prod(shape) * dtype.itemsize:
-        raise damaged(f"{stop - start} bytes for {kind} of shape {tuple(shape)}")
-    return TensorPlace(dtype, tuple(shape), start, stop)
+        raise damaged(f"{stop - start} bytes for {kind} of shape {list(shape)}")
+    return TensorPlace(dtype, shape, start, stop)
 
 
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+def _sizes(value: object) -> tuple[int, ...] | None:
+    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+        return tuple(value)
+    return None
