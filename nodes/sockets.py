@@ -14,7 +14,11 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ..wanvideo.conditioning.geometry import VideoGeometry
-from .host import io
+from ..wanvideo.conditioning.text import TextEmbeds
+from ..wanvideo.encoders.text_encoder import TextEncoder
+from ..wanvideo.errors import InputError
+from ..wanvideo.vae.video_vae import VideoVAE
+from .host import ManagedModel, io
 
 Model = io.Custom("WANVIDEOMODEL")
 ImageEmbedsSocket = io.Custom("WANVIDIMAGE_EMBEDS")
@@ -64,6 +68,36 @@ class ImageEmbeds:
         return ImageEmbeds(self.geometry, MappingProxyType({**self.inputs, name: value}))
 
 
+@dataclass(frozen=True)
+class WanTextEncoder:
+    """Value of WANTEXTENCODER.
+
+    Args:
+        managed: its weights, as ComfyUI's memory manager sees them.
+        encoder: turns prompts into rows.
+        identity: what the rows depend on beside the prompt (file, precision, quantization), for caches.
+    """
+
+    managed: ManagedModel
+    encoder: TextEncoder
+    identity: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class WanVAE:
+    """Value of WANVAE.
+
+    Args:
+        managed: its weights, as ComfyUI's memory manager sees them.
+        vae: encodes and decodes.
+        name: of the file, for messages.
+    """
+
+    managed: ManagedModel
+    vae: VideoVAE
+    name: str
+
+
 @runtime_checkable
 class PreviewableInput(Protocol):
     """A family input that holds pictures."""
@@ -71,3 +105,57 @@ class PreviewableInput(Protocol):
     def preview(self) -> tuple[Tensor, Tensor]:
         """Latent ``[1, C, T, H, W]`` in core's scale and mask ``[T, H, W]``, 1 where the model paints."""
         ...
+
+
+def as_text_embeds(value: object, *, input_name: str = "text_embeds") -> TextEmbeds:
+    """Text embeds from a WANVIDEOTEXTEMBEDS socket: ours, or the dict other packs make.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(value, TextEmbeds):
+        return value
+    if isinstance(value, Mapping) and value.get("prompt_embeds") is not None:
+        return TextEmbeds(
+            prompt_embeds=_rows(value["prompt_embeds"], input_name),
+            negative_prompt_embeds=_rows(value.get("negative_prompt_embeds"), input_name),
+            is_echoshot=bool(value.get("echoshot", False)),
+        )
+    raise InputError(input_name, f"expected text embeds, got {type(value).__name__}")
+
+
+def as_image_embeds(value: object, *, input_name: str = "image_embeds") -> ImageEmbeds:
+    """Image embeds from a WANVIDIMAGE_EMBEDS socket: ours, or a dict of another pack that only has a size.
+
+    Raises:
+        InputError: neither, or a dict with entries this version does not read.
+    """
+    if isinstance(value, ImageEmbeds):
+        return value
+    if not isinstance(value, Mapping) or "target_shape" not in value:
+        raise InputError(input_name, f"expected image embeds, got {type(value).__name__}")
+    unread = [name for name, entry in value.items() if name not in _SIZE_ENTRIES and entry is not None]
+    if unread:
+        raise InputError(
+            input_name,
+            f"these embeds come from another pack, and {', '.join(map(str, unread))} in them cannot be read; "
+            "use the node of this pack",
+        )
+    channels, frames, height, width = (int(size) for size in value["target_shape"])
+    stride = 16 if channels == 48 else 8
+    geometry = VideoGeometry(width * stride, height * stride, (frames - 1) * 4 + 1, stride)
+    return ImageEmbeds(geometry)
+
+
+_SIZE_ENTRIES = ("target_shape", "num_frames")
+
+
+def _rows(value: object, input_name: str) -> tuple[Tensor, ...]:
+    """One or several ``[L, width]`` or ``[1, L, width]`` tensors."""
+    if value is None:
+        return ()
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    rows = [item[0] if isinstance(item, Tensor) and item.ndim == 3 else item for item in items]
+    if not all(isinstance(item, Tensor) and item.ndim == 2 for item in rows):
+        raise InputError(input_name, "expected one tensor [tokens, width] per prompt")
+    return tuple(rows)

@@ -113,8 +113,8 @@ def rows_of_conditioning(conditioning: object, *, input_name: str) -> Tensor:
     if len(conditioning) > 1:
         raise InputError(
             input_name,
-            f"this CONDITIONING is a combination of {len(conditioning)} parts, expected one; to spread several "
-            "prompts over the video write them in WanVideo TextEncode, separated by |",
+            f"this CONDITIONING is a combination of {len(conditioning)} parts, expected one; to spread "
+            "several prompts over the video write them in WanVideo TextEncode, separated by |",
         )
     rows = conditioning[0][0]
     if not isinstance(rows, Tensor) or rows.ndim != 3:

@@ -36,12 +36,12 @@ class Residency(Protocol):
         """Bytes on the device now."""
         ...
 
-    def load(self, device: torch.device) -> None:
-        """Bring every weight to ``device``; does nothing when it is there."""
+    def load(self, device: torch.device) -> int:
+        """Bring every weight to ``device``; returns the bytes copied, 0 when they are there."""
         ...
 
-    def unload(self) -> None:
-        """Drop the device copies; the weights are the host masters again."""
+    def unload(self) -> int:
+        """Drop the device copies; the weights are the host masters again. Returns the bytes freed."""
         ...
 
 

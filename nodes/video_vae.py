@@ -1,0 +1,198 @@
+"""One surface for the VAE of this pack and ComfyUI's, whichever is connected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ..wanvideo.conditioning.geometry import snap_frames, snap_size
+from ..wanvideo.errors import InputError
+from ..wanvideo.vae import Tiling
+from ..wanvideo.vae.pixels import images_from_pixels, normalise_pixels, pixels_from_images, with_noise
+from .host import CoreVae, check_interrupt, is_core_vae, is_out_of_memory, load, resize_images
+from .sockets import WanVAE
+
+PATCH = 2  # latents per token along rows and columns
+NOISE_SEED = 0
+DECODER_BYTES_PER_VALUE = 8 * 96 * 4  # about 8 live tensors of 96 channels and 4 frames at full size
+VAE_BY_CHANNELS = {16: "a Wan 2.1 VAE", 48: "a Wan 2.2 VAE (for the 5B model)"}
+
+
+class VideoVae(Protocol):
+    """Encodes pictures and decodes latents; latents are un-normalised, on the CPU."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of its latents: 16 or 48."""
+        ...
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels per latent: 8 or 16."""
+        ...
+
+    def encode(self, images: Tensor, *, tiling: Tiling | None = None) -> Tensor:
+        """``[F, H, W, 3]`` in [0, 1] -> ``[1, C, T, h, w]``."""
+        ...
+
+    def decode(
+        self, latent: Tensor, *, tiling: Tiling | None = None, normalization: str = "default"
+    ) -> Tensor:
+        """``[B, C, T, h, w]`` -> ``[B * F, H, W, 3]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class PackVae:
+    """The VAE of a WANVAE socket."""
+
+    socket: WanVAE
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of its latents."""
+        return self.socket.vae.latent_channels
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels per latent."""
+        return self.socket.vae.spatial_stride
+
+    def encode(self, images: Tensor, *, tiling: Tiling | None = None) -> Tensor:
+        """See :class:`VideoVae`."""
+        self._load(images.shape[1], images.shape[2], tiling)
+        return self.socket.vae.encode(
+            pixels_from_images(images),
+            tiling=tiling,
+            device=self.socket.managed.load_device,
+            check=check_interrupt,
+            is_out_of_memory=is_out_of_memory,
+        )
+
+    def decode(
+        self, latent: Tensor, *, tiling: Tiling | None = None, normalization: str = "default"
+    ) -> Tensor:
+        """See :class:`VideoVae`."""
+        self._load(latent.shape[3] * self.spatial_stride, latent.shape[4] * self.spatial_stride, tiling)
+        pixels = self.socket.vae.decode(
+            latent.float(),
+            tiling=tiling,
+            device=self.socket.managed.load_device,
+            check=check_interrupt,
+            is_out_of_memory=is_out_of_memory,
+        )
+        return images_from_pixels(pixels, normalization=normalization)
+
+    def _load(self, height: int, width: int, tiling: Tiling | None) -> None:
+        """Bring the weights to the device and ask for the memory of one pass."""
+        if tiling is not None:
+            height, width = min(height, tiling.tile_y), min(width, tiling.tile_x)
+        itemsize = self.socket.vae.dtype.itemsize
+        load(self.socket.managed, memory_required=height * width * DECODER_BYTES_PER_VALUE * itemsize)
+
+
+@dataclass(frozen=True)
+class CoreVideoVae:
+    """The VAE of a core VAE socket."""
+
+    core: CoreVae
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of its latents."""
+        return self.core.latent_channels
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels per latent."""
+        return self.core.spatial_stride
+
+    def encode(self, images: Tensor, *, tiling: Tiling | None = None) -> Tensor:
+        """See :class:`VideoVae`."""
+        return self.core.encode(images, tile=_core_tile(tiling)).float().cpu()
+
+    def decode(
+        self, latent: Tensor, *, tiling: Tiling | None = None, normalization: str = "default"
+    ) -> Tensor:
+        """See :class:`VideoVae`; values outside the normal range are cut off before ``normalization``."""
+        images = self.core.decode(latent, tile=_core_tile(tiling)).float().cpu()
+        return images if normalization == "default" else normalise_pixels(images * 2.0 - 1.0, normalization)
+
+
+def as_video_vae(vae: object, *, input_name: str = "vae") -> VideoVae:
+    """The common surface of what a WANVAE or VAE socket carries.
+
+    Raises:
+        InputError: nothing connected, or another kind of object.
+    """
+    if isinstance(vae, WanVAE):
+        return PackVae(vae)
+    if is_core_vae(vae):
+        return CoreVideoVae(CoreVae(vae, input_name=input_name))
+    if vae is None:
+        raise InputError(input_name, "no VAE connected; connect a WanVideo VAE Loader or ComfyUI's Load VAE")
+    raise InputError(input_name, f"expected a VAE, got {type(vae).__name__}")
+
+
+def check_channels(vae: VideoVae, latent: Tensor, *, input_name: str = "samples") -> None:
+    """Refuse a latent that another VAE made.
+
+    Raises:
+        InputError: wrong number of axes or of channels.
+    """
+    if latent.ndim != 5:
+        raise InputError(
+            input_name, f"expected a video latent [B, C, T, H, W], got a shape of {tuple(latent.shape)}"
+        )
+    channels = latent.shape[1]
+    if channels != vae.latent_channels:
+        fix = f"; it needs {VAE_BY_CHANNELS[channels]}" if channels in VAE_BY_CHANNELS else ""
+        raise InputError(
+            input_name,
+            f"the latent has {channels} channels, the VAE connected to vae makes {vae.latent_channels}{fix}",
+        )
+
+
+def fit_images(vae: VideoVae, images: Tensor) -> tuple[Tensor, list[str]]:
+    """Pictures with a size and number the model can use, and a sentence per change.
+
+    Rows and columns become multiples of two latents by a lanczos resize: cutting instead would shift the
+    picture against a mask or another picture of the same original size. Frames beyond the last 4n+1
+    are dropped.
+
+    Args:
+        vae: decides the multiple, 16 or 32 pixels.
+        images: ``[F, H, W, C]``.
+    """
+    changes: list[str] = []
+    unit = vae.spatial_stride * PATCH
+    frames, height, width = images.shape[:3]
+    fitted = (snap_size(width, unit), snap_size(height, unit))
+    if fitted != (width, height):
+        changes.append(
+            f"width {width} x height {height} is not a multiple of {unit}: resized to {fitted[0]}x{fitted[1]}"
+        )
+        images = resize_images(images, *fitted, crop=False)
+    kept = snap_frames(frames)
+    if kept != frames:
+        changes.append(f"{frames} frames are not 4n+1: the last {frames - kept} dropped, {kept} kept")
+        images = images[:kept]
+    return images, changes
+
+
+def augment(images: Tensor, strength: float) -> Tensor:
+    """Pictures with noise of a fixed seed; ``strength`` is in units of the range [-1, 1]."""
+    if not strength:
+        return images
+    pixels = with_noise(images[..., :3] * 2.0 - 1.0, strength, seed=NOISE_SEED)
+    return (pixels + 1.0) / 2.0
+
+
+def _core_tile(tiling: Tiling | None) -> tuple[int, int, int] | None:
+    """Rows, columns and overlap; ComfyUI has one overlap for both axes, the larger one serves both."""
+    if tiling is None:
+        return None
+    overlap = max(tiling.tile_x - tiling.tile_stride_x, tiling.tile_y - tiling.tile_stride_y)
+    return tiling.tile_y, tiling.tile_x, overlap

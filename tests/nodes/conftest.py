@@ -1,0 +1,52 @@
+"""Nodes need ComfyUI; without it these tests are skipped."""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def node_module(comfyui_path) -> Callable[[str], ModuleType]:
+    """Imports a module of the node layer by its name below ``nodes``."""
+    return lambda name: importlib.import_module(f"comfyui_wanvideo.nodes.{name}")
+
+
+@pytest.fixture
+def host(node_module):
+    """The door to ComfyUI."""
+    return node_module("host")
+
+
+@pytest.fixture
+def model_folder(comfyui_path, monkeypatch, tmp_path):
+    """An empty ``models/vae``; returns its path."""
+    import folder_paths
+
+    folder = tmp_path / "vae"
+    folder.mkdir()
+    entry = ([str(folder)], folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", entry)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return folder
+
+
+@pytest.fixture
+def manager(comfyui_path, monkeypatch):
+    """ComfyUI's memory manager with one imaginary GPU (the meta device) of 10 GB."""
+    import comfy.model_management as management
+    import torch
+
+    gpu = torch.device("meta")
+    monkeypatch.setattr(management, "current_loaded_models", [])
+    monkeypatch.setattr(management, "vram_state", management.VRAMState.NORMAL_VRAM)
+    monkeypatch.setattr(management, "get_all_torch_devices", lambda *_, **__: [gpu])
+
+    def free(_device, torch_free_too=False):
+        used = sum(entry.model_loaded_memory() for entry in management.current_loaded_models)
+        room = 10e9 - used
+        return (room, 0) if torch_free_too else room
+
+    monkeypatch.setattr(management, "get_free_memory", free)
+    return management
