@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..wanvideo.errors import NotYetError
+from ..wanvideo.errors import NotYetError, WanError
 from ..wanvideo.vae import Tiling, VideoVAE, latent_space_for, load_tiny_vae, load_vae
+from ..wanvideo.vae.layouts import read_layout
 from ..wanvideo.weights.checkpoint import Checkpoint
+from ..wanvideo.weights.kinds import wrong_kind
 from .base import CATEGORY, WanNode, model_file_input
 from .host import (
     ManagedModel,
@@ -64,6 +66,21 @@ def tiling_of(enable_vae_tiling: bool, sizes: dict[str, int]) -> Tiling | None:
     return Tiling(sizes["tile_x"], sizes["tile_y"], sizes["tile_stride_x"], sizes["tile_stride_y"])
 
 
+def check_vae_file(folder: str, model_name: object) -> bool | str:
+    """Answer of ``validate_inputs``: the file exists and, by its header, is a VAE of Wan."""
+    found = check_file(folder, model_name, input_name="model_name")
+    if found is not True or not isinstance(model_name, str):
+        return found
+    path = resolve_file(folder, model_name, input_name="model_name")
+    if path.suffix.lower() != ".safetensors":
+        return True  # other formats have no header that could be read alone
+    try:
+        checkpoint = Checkpoint.open(path)
+        return True if read_layout(checkpoint) else str(wrong_kind(checkpoint, "a Wan VAE"))
+    except WanError as error:
+        return str(error)
+
+
 class WanVideoVAELoader(WanNode):
     """Loads a VAE file."""
 
@@ -101,7 +118,7 @@ class WanVideoVAELoader(WanNode):
     @classmethod
     def validate_inputs(cls, model_name: object) -> bool | str:
         """Find the file and look at its header, before anything is loaded."""
-        return check_file("vae", model_name, input_name="model_name")
+        return check_vae_file("vae", model_name)
 
     @classmethod
     def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
@@ -152,7 +169,7 @@ class WanVideoTinyVAELoader(WanNode):
                     "parallel",
                     default=False,
                     optional=True,
-                    tooltip="All frames at once: faster, much more memory.",
+                    tooltip="Has no effect: frames are made one after another, with the same result.",
                 ),
             ],
             outputs=[VaeSocket.Output(display_name="vae")],
@@ -160,8 +177,8 @@ class WanVideoTinyVAELoader(WanNode):
 
     @classmethod
     def validate_inputs(cls, model_name: object) -> bool | str:
-        """Find the file before anything is loaded."""
-        return check_file("vae_approx", model_name, input_name="model_name")
+        """Find the file and look at its header, before anything is loaded."""
+        return check_vae_file("vae_approx", model_name)
 
     @classmethod
     def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
@@ -172,7 +189,9 @@ class WanVideoTinyVAELoader(WanNode):
     def run(cls, *, model_name: str, precision: str = "fp16", parallel: bool = False) -> io.NodeOutput:
         """Load the file."""
         path = resolve_file("vae_approx", model_name, input_name="model_name")
-        vae = load_tiny_vae(Checkpoint.open(path), dtype=PRECISIONS[precision], parallel=parallel)
+        if parallel:
+            log.info("%s: parallel has no effect, frames are always made one after another", cls.shown_name())
+        vae = load_tiny_vae(Checkpoint.open(path), dtype=PRECISIONS[precision])
         return io.NodeOutput(managed_vae(vae, path))
 
 
