@@ -84,7 +84,8 @@ def beta_spaced(sigmas: list[float]) -> list[float]:
 
     Source: arXiv:2407.12173.
     """
-    from scipy.special import betaincinv  # heavy, and only these names need it
+    # heavy, and only these names need it
+    from scipy.special import betaincinv  # pyright: ignore[reportMissingTypeStubs]
 
     high, low = sigmas[0], sigmas[-1]
     quantiles = (float(betaincinv(BETA_SHAPE, BETA_SHAPE, 1 - u)) for u in evenly(0.0, 1.0, len(sigmas)))
