@@ -17,6 +17,10 @@ GROUPS = (
     "image",
     "latent",
     "schedules",
+    "model",
+    "scheduler",
+    "experimental",
+    "sampler",
 )
 
 

@@ -33,7 +33,7 @@ class RunOptions:
 
     attention: AttentionFunction
     attention_for: Callable[[int, int], AttentionFunction | None] = lambda _step, _block: None
-    rope: RopeOptions = RopeOptions()
+    rope: RopeOptions = field(default_factory=RopeOptions)
     rms_norm: str = "default"
     feed_forward_chunks: int = 1
     check: Callable[[], None] = lambda: None

@@ -1,0 +1,269 @@
+"""What a sampler node does with its inputs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..wanvideo.conditioning.geometry import VideoGeometry
+from ..wanvideo.conditioning.text import TextEmbeds
+from ..wanvideo.errors import InputError, NotYetError
+from ..wanvideo.generation import (
+    Generated,
+    GenerationRequest,
+    InitialVideo,
+    generate,
+    spatial_stride,
+)
+from ..wanvideo.sampling.plan import SamplingPlan, SolverHistoryMode
+from ..wanvideo.sampling.schedules import build_schedule
+from ..wanvideo.transformer.context import RunOptions
+from ..wanvideo.transformer.memory import activation_bytes
+from ..wanvideo.transformer.rope import RopeOptions
+from .experimental import ExperimentalOptions
+from .host import Progress, check_interrupt, evict, io, load, rows_of_conditioning, say
+from .model import WanVideoModel
+from .scheduler import RopeSelection, SelectedSchedule, sigma_values
+from .sockets import ImageEmbeds
+
+log = logging.getLogger(__name__)
+
+CHUNKED_TOKENS = 8192  # comfy_chunked splits the feed-forward above this many tokens
+FEED_FORWARD_CHUNKS = 4
+LATER_INPUTS = {
+    "feta_args": "Enhance-A-Video",
+    "context_options": "context windows",
+    "cache_args": "step caching",
+    "slg_args": "skip-layer guidance",
+    "loop_args": "looping",
+    "unianimate_poses": "UniAnimate",
+    "fantasytalking_embeds": "FantasyTalking",
+    "uni3c_embeds": "Uni3C",
+    "multitalk_embeds": "MultiTalk",
+    "freeinit_args": "FreeInit",
+}
+
+
+@dataclass(frozen=True)
+class SamplerInputs:
+    """Inputs of the sampler nodes, by input name; see the nodes for their meaning."""
+
+    model: WanVideoModel
+    image_embeds: ImageEmbeds
+    cfg: float | Sequence[float]
+    seed: int
+    force_offload: bool
+    scheduler: str | SelectedSchedule
+    steps: int = 30
+    shift: float = 5.0
+    riflex_freq_index: int = 0
+    text_embeds: TextEmbeds | list[Any] | None = None
+    negative: list[Any] | None = None
+    samples: dict[str, Any] | None = None
+    denoise_strength: float = 1.0
+    batched_cfg: bool = False
+    rope_function: str | RopeSelection = "comfy"
+    experimental_args: ExperimentalOptions | None = None
+    sigmas: Tensor | None = None
+    start_step: float = 0
+    end_step: float = -1
+    add_noise_to_samples: bool = False
+    solver_history: SolverHistoryMode = "restart"
+    flowedit_args: object = None
+    feta_args: object = None
+    context_options: object = None
+    cache_args: object = None
+    slg_args: object = None
+    loop_args: object = None
+    unianimate_poses: object = None
+    fantasytalking_embeds: object = None
+    uni3c_embeds: object = None
+    multitalk_embeds: object = None
+    freeinit_args: object = None
+
+
+def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
+    """Check the inputs, load the model, sample."""
+    _refuse_later_inputs(inputs)
+    model = inputs.model
+    config = model.transformer.config
+    request = _request(inputs, _geometry(inputs.image_embeds, spatial_stride(config)))
+    options = _run_options(inputs, request.geometry)
+    watcher = _Watcher(request, config.out_channels)
+    needed = activation_bytes(config, request.geometry.tokens, model.transformer.compute_dtype)
+    load(model.managed, memory_required=needed)
+    try:
+        generated = generate(
+            model.transformer,
+            request,
+            options,
+            device=model.managed.load_device,
+            observer=watcher,
+            describe=lambda plan: _describe(model, request, plan),
+        )
+    finally:
+        if inputs.force_offload:
+            evict(model.managed)
+    watcher.finish()
+    return io.NodeOutput(_latent(generated), {"samples": generated.denoised})
+
+
+def _refuse_later_inputs(inputs: SamplerInputs) -> None:
+    if inputs.flowedit_args is not None:
+        raise InputError("flowedit_args", "FlowEdit is no longer supported; disconnect this input")
+    for name, what in LATER_INPUTS.items():
+        if getattr(inputs, name) is not None:
+            raise NotYetError(name, what, "disconnect this input")
+
+
+def _geometry(embeds: ImageEmbeds, stride: int) -> VideoGeometry:
+    geometry, changes = embeds.geometry.for_stride(stride)
+    if changes:
+        log.warning("WanVideo Sampler: %s", "; ".join(changes))
+        say("; ".join(changes))
+    return geometry
+
+
+def _request(inputs: SamplerInputs, geometry: VideoGeometry) -> GenerationRequest:
+    selected = _select(inputs)
+    if inputs.batched_cfg:
+        log.info("batched_cfg: the passes run one after the other; the result is the same")
+    return GenerationRequest(
+        geometry=geometry,
+        text=_text(inputs.text_embeds, inputs.negative),
+        schedule=selected.schedule,
+        steps=(selected.first_step, selected.end_step),
+        cfg=inputs.cfg,
+        seed=inputs.seed,
+        initial=_initial(inputs),
+        inputs=inputs.image_embeds.inputs,
+        filters=inputs.experimental_args.filters if inputs.experimental_args else (),
+        solver_history=inputs.solver_history,
+    )
+
+
+def _select(inputs: SamplerInputs) -> SelectedSchedule:
+    if isinstance(inputs.scheduler, SelectedSchedule):
+        return inputs.scheduler
+    schedule = build_schedule(
+        inputs.scheduler,
+        inputs.steps,
+        inputs.shift,
+        sigmas=sigma_values(inputs.sigmas),
+        denoise_strength=inputs.denoise_strength,
+        model_dim=inputs.model.transformer.config.dim,
+    )
+    first, end = schedule.select_denoise(inputs.denoise_strength, inputs.start_step, inputs.end_step)
+    return SelectedSchedule(schedule, first, end)
+
+
+def _text(value: TextEmbeds | list[Any] | None, negative: list[Any] | None) -> TextEmbeds | None:
+    if isinstance(value, TextEmbeds):
+        if negative is not None:
+            raise InputError("negative", "only used when text_embeds is a CONDITIONING; disconnect it")
+        if value.is_echoshot:
+            raise NotYetError("text_embeds", "numbered shots ([1] ... [2] ...)", "write one prompt")
+        return value
+    if value is None:
+        return None
+    rows = rows_of_conditioning(value, input_name="text_embeds")
+    negative_rows = () if negative is None else (rows_of_conditioning(negative, input_name="negative"),)
+    return TextEmbeds((rows,), negative_rows)
+
+
+def _initial(inputs: SamplerInputs) -> InitialVideo | None:
+    samples = inputs.samples
+    if samples is None:
+        if inputs.denoise_strength < 1.0:
+            raise InputError(
+                "denoise_strength",
+                f"{inputs.denoise_strength} needs samples to denoise; connect samples or set it to 1",
+            )
+        return None
+    return InitialVideo(
+        latent=samples["samples"],
+        add_noise=inputs.add_noise_to_samples or inputs.denoise_strength < 1.0,
+        mask=samples.get("noise_mask"),
+        generator_state=samples.get("generator_state"),
+        solver_state=samples.get("solver_state"),
+    )
+
+
+def _run_options(inputs: SamplerInputs, geometry: VideoGeometry) -> RunOptions:
+    selection = inputs.rope_function
+    if not isinstance(selection, RopeSelection):
+        selection = RopeSelection(selection, (1.0, 1.0, 1.0))
+    is_chunked = selection.function == "comfy_chunked" and geometry.tokens > CHUNKED_TOKENS
+    return RunOptions(
+        attention=inputs.model.attention(),
+        attention_for=inputs.model.attention_for,
+        rope=RopeOptions(
+            function=selection.function,
+            riflex_index=inputs.riflex_freq_index,
+            riflex_frames=geometry.latent_frames,
+            ntk_scale=selection.ntk_scale,
+        ),
+        rms_norm=inputs.model.rms_norm,
+        feed_forward_chunks=FEED_FORWARD_CHUNKS if is_chunked else 1,
+        check=check_interrupt,
+    )
+
+
+def _describe(model: WanVideoModel, request: GenerationRequest, plan: SamplingPlan) -> None:
+    size = request.geometry
+    log.info(
+        "%s: %dx%d, %d frames, %d tokens; %s; attention %s",
+        model.name,
+        size.width,
+        size.height,
+        size.frames,
+        size.tokens,
+        plan,
+        model.attention_mode,
+    )
+
+
+def _latent(generated: Generated) -> dict[str, Any]:
+    latent = {"samples": generated.latent, "generator_state": generated.generator_state}
+    if generated.solver_state is not None:
+        latent["solver_state"] = generated.solver_state
+    return latent
+
+
+class _Watcher:
+    """Progress bar, preview and the line of text under the node."""
+
+    def __init__(self, request: GenerationRequest, latent_channels: int) -> None:
+        first, end = request.steps
+        self._progress = Progress(end - first, latent_channels=latent_channels)
+        self._total = end - first
+        self._start = time.perf_counter()
+
+    def on_step(self, step: int, total: int, sigma: float, denoised: Callable[[], Tensor], /) -> None:
+        """Report one finished step."""
+        done = step + 1
+        per_step = (time.perf_counter() - self._start) / done
+        text = (
+            f"step {done}/{total}, sigma {sigma:.3f}, {per_step:.2f} s/it, "
+            f"{(total - done) * per_step:.0f} s left{_peak_memory()}"
+        )
+        self._progress.update(done, latent=denoised(), text=text)
+
+    def finish(self) -> None:
+        """Say what the run took."""
+        seconds = time.perf_counter() - self._start
+        text = f"{self._total} steps in {seconds:.1f} s{_peak_memory()}"
+        log.info("%s", text)
+        say(text)
+
+
+def _peak_memory() -> str:
+    if not torch.cuda.is_available():
+        return ""
+    return f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GB"
