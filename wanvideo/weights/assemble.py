@@ -2,7 +2,7 @@
 
 Names and shapes are compared before any tensor is read; then each tensor becomes a parameter on its own:
 a view on the mapped file where the dtype fits, else a cast copy. Peak memory is the module's final size
-plus one tensor; a file whose dtypes fit costs no memory but page cache.
+plus one tensor of the file; what fits already costs no memory but page cache.
 """
 
 import logging
@@ -71,6 +71,7 @@ def assign(
                 viewed += tensor.nbytes
             else:
                 copied += tensor.nbytes
+                checkpoint.release(key)
             _replace(module, key, tensor)
     _check_nothing_on_meta(module)
     if check_values:

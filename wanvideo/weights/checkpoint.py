@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,11 +27,12 @@ _PROBE_BYTES = 512
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: what the header says of it, and how to get it."""
+    """One tensor of a file: what the header says of it, how to get it and how to give its pages back."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    release: Callable[[], None] = lambda: None
 
 
 class Checkpoint:
@@ -93,6 +95,10 @@ class Checkpoint:
     def tensor(self, key: str) -> Tensor:
         """The tensor on the CPU: a view on the mapped file. Never write into it; clone it first."""
         return self._get(key).read()
+
+    def release(self, key: str) -> None:
+        """Give back the memory a tensor's pages take once it was copied. It can be read again at any time."""
+        self._get(key).release()
 
     def byte_count(self) -> int:
         """Bytes of all tensors."""
@@ -186,7 +192,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
     header = read_header(path)
     file = MappedFile(path, header.data_start)
     stored = {
-        key: StoredTensor(place.shape, place.dtype, lambda place=place: file.view(place))
+        key: StoredTensor(place.shape, place.dtype, partial(file.view, place), partial(file.release, place))
         for key, place in header.places.items()
     }
     if not stored:

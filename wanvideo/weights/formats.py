@@ -93,5 +93,7 @@ def _comfy_formats(checkpoint: Checkpoint) -> set[str]:
         except ValueError:
             continue
         layers = content.get("layers", {"": content}) if isinstance(content, dict) else {}
-        formats.update(str(layer["format"]) for layer in layers.values() if "format" in layer)
+        for layer in layers.values() if isinstance(layers, dict) else ():
+            if isinstance(layer, dict) and "format" in layer:
+                formats.add(str(layer["format"]))
     return formats

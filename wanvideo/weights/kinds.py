@@ -70,12 +70,10 @@ class FileKind:
 
 
 def _is_wan_transformer(names: KeyNames) -> bool:
-    first_query = (
-        "blocks.0.self_attn.q.weight",
-        "blocks.0.attn1.to_q.weight",
-        "blocks.0.self_attn.q.weight._data",
+    first_query = names.has_any(
+        "blocks.0.self_attn.q.weight", "blocks.0.attn1.to_q.weight", "blocks.0.self_attn.q.weight._data"
     )
-    return names.has("patch_embedding.weight") and names.has_any(*first_query)
+    return first_query and names.has_any("patch_embedding.weight", "head.modulation", "head.head.weight")
 
 
 def _is_wan21_vae(names: KeyNames) -> bool:

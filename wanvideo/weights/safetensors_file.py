@@ -78,16 +78,19 @@ class MappedFile:
         self.data_start = data_start
 
     @cached_property
-    def _bytes(self) -> Tensor:
+    def _mapping(self) -> mmap.mmap:
         try:
             with self.path.open("rb") as file:
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelFileError(self.path, f"the safetensors file cannot be mapped: {error}") from error
+
+    @cached_property
+    def _bytes(self) -> Tensor:
         with warnings.catch_warnings():
             # torch warns that the buffer is read-only; that is what we want.
             warnings.simplefilter("ignore", UserWarning)
-            return torch.frombuffer(mapping, dtype=torch.uint8)
+            return torch.frombuffer(self._mapping, dtype=torch.uint8)
 
     # ComfyUI runs nodes in inference mode; tensors born there are refused by torch.compile and cannot be
     # re-pointed outside of it.
@@ -103,6 +106,15 @@ class MappedFile:
         if start % place.dtype.itemsize:
             flat = flat.clone()
         return flat.view(place.dtype).view(place.shape)
+
+    def release(self, place: TensorPlace) -> None:
+        """Take the tensor's pages out of this process; they come back from the page cache when read."""
+        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows trims mapped pages by itself
+            return
+        start = (self.data_start + place.start) // mmap.PAGESIZE * mmap.PAGESIZE
+        stop = self.data_start + place.stop
+        if start < stop:
+            self._mapping.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def read_header(path: Path) -> SafetensorsHeader:

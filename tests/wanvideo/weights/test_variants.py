@@ -1,0 +1,62 @@
+"""The table of released models."""
+
+import pytest
+from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
+from comfyui_wanvideo.wanvideo.weights.capabilities import CAPABILITIES
+from comfyui_wanvideo.wanvideo.weights.variants import known_variants, variants_of
+
+BY_NAME = {variant.name: variant for variant in known_variants()}
+
+
+def sizes(dim, layers, cin, cout):
+    return WanConfig(dim=dim, ffn_dim=8, heads=dim // 128, layers=layers, in_channels=cin, out_channels=cout)
+
+
+def test_names_are_unique():
+    assert len(BY_NAME) == len(known_variants())
+
+
+def test_every_capability_of_the_table_is_one_that_detection_knows():
+    used = set().union(*(variant.capabilities for variant in known_variants()))
+    assert used <= {rule.name for rule in CAPABILITIES}
+
+
+@pytest.mark.parametrize("variant", known_variants(), ids=lambda variant: variant.name)
+def test_defaults_fit_the_model(variant):
+    defaults, stride = variant.defaults, 32 if variant.out_channels == 48 else 16
+    assert defaults.frames % 4 == 1
+    assert defaults.width % stride == defaults.height % stride == 0
+    assert defaults.steps > 0
+    assert defaults.cfg >= 1
+    assert defaults.shift > 0
+    assert defaults.expert_boundary is None or 0 < defaults.expert_boundary < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "shift", "cfg", "frames", "rate", "boundary"),
+    [
+        ("Wan 2.1 I2V 14B 480P", 40, 3, 5, 81, 16, None),
+        ("Wan 2.1 FLF2V 14B 720P", 50, 16, 5.5, 81, 16, None),
+        ("Wan 2.2 T2V A14B", 40, 12, 4, 81, 16, 0.875),
+        ("Wan 2.2 I2V A14B", 40, 5, 3.5, 81, 16, 0.9),
+        ("Wan 2.2 TI2V 5B", 50, 5, 5, 121, 24, None),
+    ],
+)
+def test_defaults_are_those_of_the_official_configuration(name, steps, shift, cfg, frames, rate, boundary):
+    found = BY_NAME[name].defaults
+    assert (found.steps, found.shift, found.cfg) == (steps, shift, cfg)
+    assert (found.frames, found.frames_per_second, found.expert_boundary) == (frames, rate, boundary)
+
+
+def test_the_row_that_explains_most_capabilities_wins():
+    found = variants_of(sizes(5120, 40, 16, 16), {"text", "t2v", "vace"})
+    assert [variant.name for variant in found] == ["Wan 2.1 VACE 14B"]
+
+
+def test_unknown_capabilities_do_not_hide_the_release():
+    found = variants_of(sizes(1536, 30, 16, 16), {"text", "t2v", "recammaster"})
+    assert [variant.name for variant in found] == ["Wan 2.1 T2V 1.3B"]
+
+
+def test_other_sizes_have_no_row():
+    assert variants_of(sizes(1536, 12, 16, 16), {"t2v"}) == ()
