@@ -1,13 +1,61 @@
-"""Give the repository the import name the tests use, whatever folder it lies in."""
+"""The repository's import name for every test, and access to ComfyUI's own modules."""
 
-import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
-if importlib.util.find_spec("comfyui_wanvideo") is None:
-    package = types.ModuleType("comfyui_wanvideo")
-    package.__path__ = [str(ROOT)]
-    sys.modules["comfyui_wanvideo"] = package
+# Always this folder, and never its __init__.py, which is for ComfyUI: `comfyui_wanvideo.wanvideo` is
+# `wanvideo/` here, whatever is installed in the environment and whatever this folder is called.
+package = types.ModuleType("comfyui_wanvideo")
+package.__path__ = [str(ROOT)]
+sys.modules["comfyui_wanvideo"] = package
+
+
+def in_ci() -> bool:
+    """Whether this is a CI run, where nothing may be skipped for want of a program."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test with `reason`, or fail it in CI."""
+    if in_ci():
+        pytest.fail(f"{reason} (in CI this is a failure)")
+    pytest.skip(reason)
+
+
+def find_comfyui() -> Path | None:
+    """The ComfyUI of COMFYUI_PATH, else the one that ``tools/dev.py setup`` prepared."""
+    for folder in (os.environ.get("COMFYUI_PATH"), ROOT / ".dev" / "ComfyUI"):
+        if folder and (Path(folder) / "comfy").is_dir():
+            return Path(folder).resolve()
+    return None
+
+
+@pytest.fixture(scope="session")
+def comfyui_folder() -> Path:
+    """The folder of a ComfyUI; nothing of it is imported."""
+    found = find_comfyui()
+    if found is None:
+        unavailable("no ComfyUI here: run tools/dev.py setup, or set COMFYUI_PATH")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def comfyui_path(comfyui_folder: Path) -> Path:
+    """Makes ComfyUI's modules (``comfy.ldm``, ...) importable on the CPU; returns its folder.
+
+    For parity tests. Import inside the test, after the fixture. The folder goes to the end of the path:
+    ComfyUI's top-level names (nodes, utils, app) are common ones.
+    """
+    if str(comfyui_folder) not in sys.path:
+        sys.path.append(str(comfyui_folder))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True  # before comfy.model_management picks its device
+    return comfyui_folder

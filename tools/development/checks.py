@@ -35,7 +35,7 @@ class Outcome:
 
 
 def static_checks(python: Path, *, with_structure: bool) -> list[Check]:
-    """Style, types and layers; with `with_structure` also the structure tests, which pytest runs otherwise."""
+    """Style, types and layers; `with_structure` adds the structure tests, which the whole suite has in it."""
     run = (python, "-m")
     checks = [
         Check("ruff check", (*run, "ruff", "check", ".")),

@@ -96,13 +96,17 @@ def run_logged(command: Sequence[str | Path], *, log: Path, failure: str, hint: 
         Heartbeat(started) as heartbeat,
         _start(command) as process,
     ):
-        for raw in process.stdout or ():
-            record.write(raw)
-            line = raw.strip()
-            if line:
+        try:
+            for raw in process.stdout or ():
+                record.write(raw)
+                line = raw.strip()
                 lines = [*lines[1 - TAIL :], line]
-                heartbeat.line = line
-                status.update(f"[{duration(time.monotonic() - started)}] {line}")
+                if line and not line.startswith("WARNING:"):  # in the log; here only what is being done
+                    heartbeat.line = line
+                    status.update(f"[{duration(time.monotonic() - started)}] {line}")
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     if process.returncode:
         status.finish("failed")
         ending = "\n".join(f"     {line}" for line in lines)

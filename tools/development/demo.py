@@ -58,10 +58,7 @@ def run_demo(layout: Layout, plan: DemoPlan, *, python: Path, comfyui: Path) -> 
     Raises:
         DevError: a step failed.
     """
-    if plan.models:
-        files = use_models(layout, plan.models)
-    else:
-        files = make_tiny_models(layout, python)
+    files = use_models(layout, plan.models) if plan.models else make_tiny_models(layout, python)
     prompt = changed(read_prompt(plan.workflow), _all_changes(plan, files))
     section("Server")
     arguments = (*device_arguments(python, on_cpu=plan.on_cpu), *files.arguments)

@@ -14,7 +14,10 @@ from .console import DevError, child_environment, run_logged, say, section
 from .layout import IMPORT_NAME, Layout, link_directory
 
 STAMP = "wanvideo-environment.json"  # in the environment: what it was installed from
-NETWORK_HINT = "The first set-up needs the network; afterwards everything works without. Run it again: pip keeps what it has."
+NETWORK_HINT = (
+    "The first set-up needs the network; afterwards everything works without it. "
+    "Run the command again: what is downloaded already is kept."
+)
 NEEDED = ("torch", "torchvision", "torchaudio", "aiohttp", "av", "comfyui_frontend_package", "ftfy")
 
 
@@ -138,7 +141,7 @@ def _runs(python: Path, code: str = "") -> bool:
 
 def _require(python: Path, modules: Iterable[str]) -> None:
     """Check that `modules` can be found by an interpreter that is used as it is."""
-    code = "import sys; from importlib.util import find_spec; print(*[m for m in sys.argv[1:] if not find_spec(m)])"
+    code = "import sys, importlib.util as u; print(*[m for m in sys.argv[1:] if not u.find_spec(m)])"
     found = subprocess.run(
         [python, "-c", code, *modules], capture_output=True, text=True, env=child_environment(), check=True
     )
