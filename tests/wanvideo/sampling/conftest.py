@@ -106,9 +106,9 @@ def integrate(field: GaussianField) -> Callable[[AnySolver, tuple[float, ...], T
     def integrate_field(solver: AnySolver, sigmas: tuple[float, ...], x: Tensor) -> Tensor:
         schedule = Schedule("euler", sigmas, tuple(1000 * sigma for sigma in sigmas[:-1]))
         plan = SamplingPlan(schedule, 0, schedule.steps, cfg_guidance(1.0, schedule.steps))
-        state = solver.init(x)
+        state, nothing = solver.init(x), torch.zeros_like(x)
         for step in plan.steps:
-            x, state = solver.step(lambda y, t: field.velocity(y, t / 1000), x, step, state, lambda: 0 * x)
+            x, state = solver.step(lambda y, t: field.velocity(y, t / 1000), x, step, state, lambda: nothing)
         return x
 
     return integrate_field
