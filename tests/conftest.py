@@ -3,9 +3,14 @@
 import os
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from .comfyui.server import Comfy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,3 +64,15 @@ def comfyui_path(comfyui_folder: Path) -> Path:
 
     comfy.cli_args.args.cpu = True  # before comfy.model_management picks its device
     return comfyui_folder
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Comfy"]:
+    """One real ComfyUI server for all tests of the session; see ``tests/comfyui/server.py``."""
+    from .comfyui.server import Comfy, write_tiny_models
+
+    base = tmp_path_factory.mktemp("comfyui")
+    write_tiny_models(base / "models")
+    running = Comfy(base, comfyui_folder)
+    with running.server:
+        yield running

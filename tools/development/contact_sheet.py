@@ -42,7 +42,7 @@ def contact_sheet(video: Path, picture: Path) -> int:
 
 def _cell(width: int, height: int) -> tuple[int, int]:
     if width <= CELL_WIDTH:
-        factor = CELL_WIDTH // width
+        factor = math.ceil(CELL_WIDTH / width)
         return width * factor, height * factor
     return CELL_WIDTH, round(height * CELL_WIDTH / width)
 

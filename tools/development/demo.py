@@ -11,6 +11,7 @@ from typing import Any
 from .client import Client, Event, Result
 from .comfyui import version_of
 from .console import DevError, StatusLine, child_environment, duration, run_logged, say, section
+from .environment import fingerprint_of
 from .layout import PACK_NAME, Layout
 from .server import NO_DOWNLOADS, Server, ServerPlan, free_port
 from .workflow import Changes, changed, read_prompt
@@ -18,6 +19,7 @@ from .workflow import Changes, changed, read_prompt
 TINY_SIZE = Changes(width=128, height=128, frames=17, steps=6)
 RUN_SECONDS = 24 * 3600.0  # real models on a CPU take long; Ctrl-C ends it at any time
 MODEL_FOLDERS = {"checkpoint": "diffusion_models", "t5": "text_encoders", "vae": "vae"}
+TINY_FILES = {"checkpoint": "tiny_wan21_t2v_*", "t5": "tiny_umt5_xxl_*", "vae": "tiny_wan21_vae_*"}
 ACCELERATOR_CODE = """
 import torch
 xpu = getattr(torch, "xpu", None)
@@ -92,14 +94,20 @@ def make_tiny_models(layout: Layout, python: Path) -> ModelFiles:
     """
     section("Tiny random models")
     models = layout.base / "models"
-    say(f"in {models}")
+    script = layout.root / "tools" / "tiny_checkpoints.py"
+    fingerprint = fingerprint_of([script, *sorted(script.with_name("tiny").glob("*.py"))])
+    stamp = layout.dev / "tiny-models.txt"
+    if stamp.is_file() and stamp.read_text(encoding="ascii") == fingerprint:
+        say(f"already in {models}")
+        return ModelFiles(tiny_names(models), ())
     run_logged(
-        [python, layout.root / "tools" / "tiny_checkpoints.py", "--out", models],
+        [python, script, "--out", models],
         log=layout.logs / "tiny-models.log",
         failure="Could not write the tiny models",
     )
-    names = {meaning: _tiny_file(models / folder, meaning) for meaning, folder in MODEL_FOLDERS.items()}
-    return ModelFiles(names, ())
+    stamp.write_text(fingerprint, encoding="ascii")
+    say(f"in {models}")
+    return ModelFiles(tiny_names(models), ())
 
 
 def use_models(layout: Layout, models: Mapping[str, Path]) -> ModelFiles:
@@ -245,12 +253,16 @@ def _all_changes(plan: DemoPlan, files: ModelFiles) -> Changes:
     return Changes(**{**size, **asked, **files.names})
 
 
-def _tiny_file(folder: Path, meaning: str) -> str:
-    """The tiny file for plain text to video."""
-    found = sorted(path.name for path in folder.glob("*.safetensors"))
-    chosen = [name for name in found if "t2v" in name] if meaning == "checkpoint" else found
-    if not chosen:
-        raise DevError(
-            f"The generator wrote no {meaning} into {folder} (found: {', '.join(found) or 'nothing'})."
-        )
-    return chosen[0]
+def tiny_names(models: Path) -> dict[str, str]:
+    """The tiny files for plain text to video below a models folder, by meaning.
+
+    Raises:
+        DevError: one is missing.
+    """
+    names: dict[str, str] = {}
+    for meaning, folder in MODEL_FOLDERS.items():
+        found = sorted(path.name for path in (models / folder).glob(TINY_FILES[meaning]))
+        if not found:
+            raise DevError(f"There is no {TINY_FILES[meaning]} in {models / folder}.")
+        names[meaning] = found[0]
+    return names
