@@ -129,11 +129,9 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
 
     def rename(key: str) -> str | None:
-        if prefix and key.startswith(prefix):
-            return translate(key[len(prefix) :])
         if key.startswith(other_prefixes):
             return None
-        return key if prefix else translate(key)
+        return translate(key[len(prefix) :]) if key.startswith(prefix) else key
 
     return checkpoint.renamed(rename)
 
