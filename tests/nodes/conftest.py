@@ -5,6 +5,16 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+import torch
+from comfyui_wanvideo.tools.tiny import fill, specs, spiece
+from safetensors.torch import save_file
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    """As ComfyUI runs its nodes."""
+    with torch.inference_mode():
+        yield
 
 
 @pytest.fixture
@@ -36,7 +46,6 @@ def model_folder(comfyui_path, monkeypatch, tmp_path):
 def manager(comfyui_path, monkeypatch):
     """ComfyUI's memory manager with one imaginary GPU (the meta device) of 10 GB."""
     import comfy.model_management as management
-    import torch
 
     gpu = torch.device("meta")
     monkeypatch.setattr(management, "current_loaded_models", [])
@@ -50,3 +59,28 @@ def manager(comfyui_path, monkeypatch):
 
     monkeypatch.setattr(management, "get_free_memory", free)
     return management
+
+
+@pytest.fixture
+def vae_file(model_folder):
+    """A tiny random Wan 2.1 VAE in ``models/vae``; returns its path."""
+    path = model_folder / "tiny_vae.safetensors"
+    save_file(fill.tensors(specs.wan21_vae(specs.VAESize(base=8)), file="vae", seed=1), path)
+    return path
+
+
+@pytest.fixture
+def text_encoder_file(comfyui_path, monkeypatch, tmp_path):
+    """A tiny random UMT5 with tokenizer, alone in ``models/text_encoders``; returns its path."""
+    import folder_paths
+
+    folder = tmp_path / "text_encoders"
+    folder.mkdir()
+    entry = ([str(folder)], folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "text_encoders", entry)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    size = specs.UMT5Size(width=32, attention_width=32, heads=2, feed_forward=64)
+    weights = fill.tensors(specs.umt5(size), file="umt5", seed=1)
+    path = folder / "tiny_umt5.safetensors"
+    save_file({**weights, "spiece_model": spiece.as_tensor(spiece.train())}, path)
+    return path

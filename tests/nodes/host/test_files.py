@@ -35,7 +35,7 @@ def test_exact_name_is_taken_first(host, model_folder):
         "other/folder/a.safetensors",
         "A.SAFETENSORS",
         "D:\\ComfyUI\\models\\vae\\a.safetensors",
-        "/home/someone/a.safetensors",
+        "/srv/models/a.safetensors",
     ],
 )
 def test_name_of_another_machine_finds_the_file(host, model_folder, saved):
