@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Pair:
 class Filter:
     """A filter that changes nothing; the others override what they need."""
 
-    stage: int = 0
+    stage: ClassVar[int] = 0
 
     def skips(self, step: int) -> bool:
         """Whether the model is not asked at ``step`` and the velocity is 0."""
@@ -76,7 +76,7 @@ class Filter:
 class CFGZeroStar(Filter):
     """Scale the negative prediction to best fit the positive one (CFG-Zero*, arXiv:2503.18886)."""
 
-    stage: int = 1
+    stage = 1
 
     def pair(self, pair: Pair) -> Pair:
         """``negative := a negative`` with ``a = <p, n> / <n, n>`` over each sample."""
@@ -95,7 +95,7 @@ class ZeroInit(Filter):
     """
 
     last_step: int = 0
-    stage: int = 2
+    stage = 2
 
     def skips(self, step: int) -> bool:
         """True up to :attr:`last_step`."""
@@ -109,7 +109,7 @@ class TangentialCFG(Filter):
     The direction is the first right-singular vector of the two predictions, found per channel.
     """
 
-    stage: int = 3
+    stage = 3
 
     def pair(self, pair: Pair) -> Pair:
         """Project the negative prediction, channel by channel."""
@@ -134,7 +134,7 @@ class RAAG(Filter):
     """
 
     alpha: float = 1.0
-    stage: int = 4
+    stage = 4
 
     def pair(self, pair: Pair) -> Pair:
         """``scale := 1 + (scale - 1) exp(-alpha r)``, r the mean over channels of ``|p - n| / |n|``."""
@@ -158,7 +158,7 @@ class FreSca(Filter):
     low: float = 1.0
     high: float = 1.25
     cutoff: int = 20
-    stage: int = 5
+    stage = 5
 
     def single(self, velocity: Tensor) -> Tensor:
         """Without guidance the prediction itself is filtered."""
@@ -193,7 +193,7 @@ class TemporalScoreRescaling(Filter):
 
     k: float = 0.95
     sigma: float = 1.0
-    stage: int = 6
+    stage = 6
 
     def rescaled(self, velocity: Tensor, x: Tensor, timestep: float) -> Tensor:
         """``v' = (r ((1-t) v + x) - x) / (1 - t)``; nothing at t = 1."""
