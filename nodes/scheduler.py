@@ -13,7 +13,7 @@ from ..wanvideo.sampling.schedules import SCHEDULER_NAMES, Schedule, build_sched
 from ..wanvideo.transformer.rope import ROPE_FUNCTIONS
 from . import sockets
 from .base import CATEGORY, WanNode
-from .host import io, say
+from .host import ComboOutput, io, say
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class WanVideoScheduler(WanNode):
                 io.Sigmas.Output(display_name="sigmas"),
                 io.Int.Output(display_name="steps"),
                 io.Float.Output(display_name="shift"),
-                io.Combo.Output(display_name="scheduler", options=list(SCHEDULER_NAMES)),
+                ComboOutput(display_name="scheduler", options=list(SCHEDULER_NAMES)),
                 io.Int.Output(display_name="start_step"),
                 io.Int.Output(display_name="end_step"),
             ],
@@ -188,7 +188,7 @@ class WanVideoRoPEFunction(WanNode):
                     "ntk_scale_w", **factor, tooltip="Factor on theta for columns; 1 changes nothing."
                 ),
             ],
-            outputs=[io.Combo.Output(display_name="rope_function", options=list(ROPE_FUNCTIONS))],
+            outputs=[ComboOutput(display_name="rope_function", options=list(ROPE_FUNCTIONS))],
             is_experimental=True,
         )
 

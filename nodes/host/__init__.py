@@ -5,6 +5,7 @@ Nothing outside this package imports ``comfy*``, ``folder_paths``, ``server`` or
 
 from comfy_api.latest import ComfyExtension, io
 
+from .combo_output import ComboOutput
 from .core_models import (
     CoreVae,
     comfy_attention,
@@ -30,6 +31,7 @@ from .memory import ManagedModel, Residency, evict, load, make_room
 from .progress import Progress, say
 
 __all__ = [
+    "ComboOutput",
     "ComfyExtension",
     "CoreVae",
     "ManagedModel",
