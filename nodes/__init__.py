@@ -6,7 +6,7 @@ import importlib
 import logging
 
 from .base import WanNode
-from .host import ComfyExtension
+from .host import ComfyExtension, io
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,9 @@ GROUPS = (
 class WanVideoExtension(ComfyExtension):
     """Hands the pack's nodes to ComfyUI."""
 
-    async def get_node_list(self) -> list[type[WanNode]]:
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """All nodes whose group could be imported and whose interface could be built."""
-        return load_groups(GROUPS)
+        return [*load_groups(GROUPS)]
 
 
 def load_groups(groups: tuple[str, ...]) -> list[type[WanNode]]:

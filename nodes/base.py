@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..wanvideo.errors import WanError
 from .host import io, list_files
@@ -21,10 +22,22 @@ class WanNode(io.ComfyNode):
     stack below it. Every other error, and ComfyUI's interrupt, passes untouched.
     """
 
+    if TYPE_CHECKING:  # only there for the checker: ComfyUI calls what it finds, so it must not find these
+
+        @classmethod
+        def validate_inputs(cls, *_: Any, **inputs: Any) -> bool | str:
+            """Optional: ``True``, or what is wrong with the values that are known before the run."""
+            ...
+
+        @classmethod
+        def fingerprint_inputs(cls, *_: Any, **inputs: Any) -> object:
+            """Optional: a value that changes when the node must run again."""
+            ...
+
     @classmethod
-    def run(cls, **inputs: object) -> io.NodeOutput:
+    def run(cls, *_: Any, **inputs: Any) -> io.NodeOutput:
         """Do the node's work; input names are parameter names."""
-        raise NotImplementedError(cls.__name__)
+        raise NotImplementedError(f"{cls.__name__} takes {', '.join(inputs)} and does nothing")
 
     @classmethod
     def execute(cls, **inputs: object) -> io.NodeOutput:

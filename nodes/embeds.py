@@ -13,25 +13,25 @@ from .sockets import ImageEmbeds, ImageEmbedsSocket, PreviewableInput
 log = logging.getLogger(__name__)
 
 
+def _size(name: str, default: int) -> io.Int.Input:
+    tooltip = "Pixels, a multiple of 16 (32 for the 5B)."
+    return io.Int.Input(name, default=default, min=64, max=8096, step=8, tooltip=tooltip)
+
+
 class WanVideoEmptyEmbeds(WanNode):
     """The size of a video that is made from text alone."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        size = {"min": 64, "max": 8096, "step": 8}
         return io.Schema(
             node_id="WanVideoEmptyEmbeds",
             display_name="WanVideo Empty Embeds",
             category=CATEGORY,
             description="Size and length of the video, for text to video.",
             inputs=[
-                io.Int.Input(
-                    "width", default=832, **size, tooltip="Pixels, a multiple of 16 (32 for the 5B)."
-                ),
-                io.Int.Input(
-                    "height", default=480, **size, tooltip="Pixels, a multiple of 16 (32 for the 5B)."
-                ),
+                _size("width", 832),
+                _size("height", 480),
                 io.Int.Input(
                     "num_frames",
                     default=81,

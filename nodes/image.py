@@ -29,13 +29,16 @@ def closest_size(width: int, height: int, pixels: int) -> tuple[int, int]:
     )
 
 
+def _size(name: str, default: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=64, max=8096, step=8, tooltip=tooltip)
+
+
 class WanVideoImageResizeToClosest(WanNode):
     """Resize a picture to a size the model can make."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        size = {"min": 64, "max": 8096, "step": 8}
         return io.Schema(
             node_id="WanVideoImageResizeToClosest",
             display_name="WanVideo Image Resize To Closest",
@@ -44,10 +47,8 @@ class WanVideoImageResizeToClosest(WanNode):
             "generation size, as the official image to video code does.",
             inputs=[
                 io.Image.Input("image", tooltip="Picture or frames."),
-                io.Int.Input("generation_width", default=832, **size, tooltip="Width of the video to make."),
-                io.Int.Input(
-                    "generation_height", default=480, **size, tooltip="Height of the video to make."
-                ),
+                _size("generation_width", 832, "Width of the video to make."),
+                _size("generation_height", 480, "Height of the video to make."),
                 io.Combo.Input(
                     "aspect_ratio_preservation",
                     options=["keep_input", "stretch_to_new", "crop_to_new"],

@@ -154,8 +154,10 @@ def _rows(value: object, input_name: str) -> tuple[Tensor, ...]:
     """One or several ``[L, width]`` or ``[1, L, width]`` tensors."""
     if value is None:
         return ()
-    items = list(value) if isinstance(value, list | tuple) else [value]
-    rows = [item[0] if isinstance(item, Tensor) and item.ndim == 3 else item for item in items]
-    if not all(isinstance(item, Tensor) and item.ndim == 2 for item in rows):
-        raise InputError(input_name, "expected one tensor [tokens, width] per prompt")
+    rows: list[Tensor] = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        one = item[0] if isinstance(item, Tensor) and item.ndim == 3 else item
+        if not isinstance(one, Tensor) or one.ndim != 2:
+            raise InputError(input_name, "expected one tensor [tokens, width] per prompt")
+        rows.append(one)
     return tuple(rows)

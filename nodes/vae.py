@@ -33,13 +33,13 @@ PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat
 TILING_TOOLTIP = "Work on overlapping tiles: needs far less memory, takes longer, may show faint seams."
 
 
-def vae_input(name: str = "vae", **options: object) -> io.MultiType.Input:
+def vae_input(name: str = "vae", *, optional: bool = False) -> io.MultiType.Input:
     """A socket for this pack's VAE or ComfyUI's."""
     return io.MultiType.Input(
         name,
         types=[VaeSocket, io.Vae],
+        optional=optional,
         tooltip="From WanVideo VAE Loader or ComfyUI's Load VAE.",
-        **options,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import comfy.ldm.modules.attention as core_attention
 import comfy.sd
@@ -11,12 +12,12 @@ from torch import Tensor
 from ...wanvideo.errors import InputError
 
 
-def is_core_vae(value: object) -> bool:
+def is_core_vae(value: object) -> TypeGuard[comfy.sd.VAE]:
     """Whether ``value`` is what a VAE socket of ComfyUI carries."""
     return isinstance(value, comfy.sd.VAE)
 
 
-def is_core_clip(value: object) -> bool:
+def is_core_clip(value: object) -> TypeGuard[comfy.sd.CLIP]:
     """Whether ``value`` is what a CLIP socket of ComfyUI carries."""
     return isinstance(value, comfy.sd.CLIP)
 
@@ -45,7 +46,7 @@ class CoreVae:
     @property
     def spatial_stride(self) -> int:
         """Pixels per latent."""
-        return int(self._vae.spacial_compression_decode())
+        return int(self._vae.spacial_compression_decode())  # pyright: ignore[reportArgumentType]
 
     def encode(self, images: Tensor, *, tile: tuple[int, int, int] | None = None) -> Tensor:
         """Pictures to a latent.

@@ -162,7 +162,7 @@ def load(*models: object, memory_required: float = 0) -> None:
         models: :class:`ManagedModel` or ComfyUI patchers; a model that is loaded already costs nothing.
         memory_required: bytes the computation needs beside the weights.
     """
-    management.load_models_gpu(list(models), memory_required=memory_required)
+    management.load_models_gpu(list(models), memory_required=int(memory_required))
 
 
 def evict(model: ManagedModel) -> None:

@@ -11,8 +11,8 @@ def embeds(node_module):
     return node_module("embeds")
 
 
-def make(embeds, width=832, height=480, num_frames=81, **more):
-    return embeds.WanVideoEmptyEmbeds.execute(width=width, height=height, num_frames=num_frames, **more)[0]
+def make(embeds, **more):
+    return embeds.WanVideoEmptyEmbeds.execute(**{"width": 832, "height": 480, "num_frames": 81, **more})[0]
 
 
 def test_a_possible_size_is_kept(embeds, caplog):

@@ -30,6 +30,7 @@ class ClaimedResidency(Residency):
 
     @property
     def total_bytes(self) -> int:
+        assert isinstance(self.module, Weights)
         return self.module.claimed
 
 

@@ -55,6 +55,7 @@ def test_preview_colours_are_those_of_comfyui(host, sent, previews):
     x0 = latent(frames=1)
     host.Progress(2, latent_channels=16).update(1, latent=x0)
     expected = latent_preview.get_previewer(torch.device("cpu"), comfy.latent_formats.Wan21())
+    assert expected is not None
     assert sent[0][2][1].tobytes() == expected.decode_latent_to_preview(x0).tobytes()
 
 
