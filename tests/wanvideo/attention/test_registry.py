@@ -20,7 +20,7 @@ def test_sdpa_is_softmax_attention(dtype, tolerance, queries, keys):
 def test_a_missing_package_is_named_with_what_to_do():
     missing = [b.name for b in BACKENDS.values() if b.package]
     assert missing
-    with pytest.raises(InputError, match="attention_mode: flash_attn_3 needs .* not installed"):
+    with pytest.raises(InputError, match=r"attention_mode: flash_attn_3 needs .* not installed"):
         resolve("flash_attn_3")
 
 

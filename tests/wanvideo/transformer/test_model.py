@@ -4,48 +4,12 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.transformer.rope import RopeOptions
+from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 
 from .conftest import CONFIG, forward, random_transformer, relative_error, run_state
 
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 2e-2
-
-DIFFUSERS_NAMES = (
-    ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
-    ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
-    ("time_projection.1", "condition_embedder.time_proj"),
-    ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
-    ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
-    ("head.modulation", "scale_shift_table"),
-    ("head.head", "proj_out"),
-    (".modulation", ".scale_shift_table"),
-    ("self_attn.o", "attn1.to_out.0"),
-    ("cross_attn.o", "attn2.to_out.0"),
-    ("self_attn.norm", "attn1.norm"),
-    ("cross_attn.norm", "attn2.norm"),
-    ("self_attn.", "attn1.to_"),
-    ("cross_attn.", "attn2.to_"),
-    (".norm3.", ".norm2."),
-    ("ffn.0", "ffn.net.0.proj"),
-    ("ffn.2", "ffn.net.2"),
-)
-
-
-def diffusers_name(name: str) -> str:
-    if name.startswith("head."):
-        pairs = DIFFUSERS_NAMES
-    else:
-        pairs = tuple(pair for pair in DIFFUSERS_NAMES if not pair[0].startswith("head."))
-    for ours, theirs in pairs:
-        if ours in name:
-            name = name.replace(ours, theirs)
-            if "attn" not in ours:
-                break
-    return (
-        name.replace("attn1.to_to_", "attn1.to_")
-        .replace("attn1.to_norm", "attn1.norm")
-        .replace("attn2.to_norm", "attn2.norm")
-    )
 
 
 def diffusers_twin(model):
@@ -62,7 +26,7 @@ def diffusers_twin(model):
         ffn_dim=c.ffn_dim,
         num_layers=c.layers,
     )
-    twin.load_state_dict({diffusers_name(k): v for k, v in model.state_dict().items()}, strict=True)
+    twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
     return twin.eval()
 
 

@@ -28,7 +28,7 @@ def pattern(strength):
 class AddedSegment:
     def segments(self, family_input, grid):
         del family_input
-        frames, rows, columns = grid
+        _, rows, columns = grid
         generator = torch.Generator().manual_seed(5)
         tokens = torch.randn(1, rows * columns, CONFIG.dim, generator=generator)
         positions = grid_positions((1, rows, columns), (-1, 0, 0))
