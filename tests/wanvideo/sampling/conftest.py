@@ -1,6 +1,7 @@
 """An analytic model, and short ways to plan and run it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def make_plan() -> Callable[..., SamplingPlan]:
         first: int = 0,
         end: int | None = None,
         cfg: float = 1.0,
-        **fields: object,
+        **fields: Any,
     ) -> SamplingPlan:
         if isinstance(schedule, str):
             schedule = build_schedule(schedule, steps, shift)
@@ -89,7 +90,7 @@ def make_plan() -> Callable[..., SamplingPlan]:
 def run(field: GaussianField) -> Callable[..., SampleResult]:
     """``run(plan, latent)``: a run of the field with the generator of seed 0."""
 
-    def run_plan(plan: SamplingPlan, latent: Tensor, **options: object) -> SampleResult:
+    def run_plan(plan: SamplingPlan, latent: Tensor, **options: Any) -> SampleResult:
         def denoise(pass_name: str, x: Tensor, timestep: float, step: int) -> Tensor:
             return field.velocity(x, timestep / 1000)
 

@@ -170,10 +170,10 @@ class TestHooks:
 
         plan = make_plan("unipc")
         edits = [Roll(1), Roll(2)]
-        options = {"generator": torch.Generator()}
-        plain = sample(linear, latent, plan, **options)
+        generator = torch.Generator()
+        plain = sample(linear, latent, plan, generator=generator)
         assert torch.allclose(
-            sample(linear, latent, plan, edits=edits, **options).latent, plain.latent, atol=1e-5
+            sample(linear, latent, plan, edits=edits, generator=generator).latent, plain.latent, atol=1e-5
         )
 
     def test_an_edit_without_hooks_changes_nothing(self, make_plan, latent):

@@ -21,7 +21,9 @@ def test_the_noise_of_a_seed_is_core_s(comfyui_path):
     from comfy.sample import prepare_noise
 
     shape = (1, 16, 21, 60, 104)
-    assert torch.equal(draw_noise(shape, seeded_generator(0)), prepare_noise(torch.zeros(shape), 0))
+    expected = prepare_noise(torch.zeros(shape), 0)
+    assert isinstance(expected, torch.Tensor)
+    assert torch.equal(draw_noise(shape, seeded_generator(0)), expected)
 
 
 def test_a_batch_of_one_holds_the_numbers_of_no_batch():

@@ -13,6 +13,7 @@ from comfyui_wanvideo.wanvideo.sampling.sigmas import shifted
 from comfyui_wanvideo.wanvideo.sampling.solver import SolverHistory, log_snr, noise_ratio
 from comfyui_wanvideo.wanvideo.sampling.solvers import SOLVERS
 from comfyui_wanvideo.wanvideo.sampling.solvers.euler import FrameEuler
+from comfyui_wanvideo.wanvideo.sampling.solvers.unipc import UniPCState
 
 SHAPE = (1, 4, 3, 6, 6)
 
@@ -229,5 +230,7 @@ def test_noise_ratio_is_the_exponential_of_the_log_snr_step(here, ahead):
 def test_a_history_moves_all_its_tensors(x):
     _, state = walk(SOLVERS["unipc"], steps_of(level_schedule(4))[:3], x)
     moved = SolverHistory("unipc", 0.5, state).to("meta").state
+    assert isinstance(moved, UniPCState)
+    assert moved.x is not None
     assert [moved.x.device.type, *(clean.device.type for clean in moved.clean)] == ["meta"] * 3
     assert (moved.sigmas, moved.order) == (state.sigmas, state.order)
