@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..wanvideo.errors import InputError, NotYetError
 from ..wanvideo.sampling.filters import (
@@ -83,7 +84,7 @@ class WanVideoExperimentalArgs(WanNode):
         )
 
     @classmethod
-    def run(cls, **inputs: object) -> io.NodeOutput:
+    def run(cls, **inputs: Any) -> io.NodeOutput:
         """Collect the filters."""
         if str(inputs["video_attention_split_steps"]).strip():
             raise NotYetError(
@@ -94,7 +95,7 @@ class WanVideoExperimentalArgs(WanNode):
         return io.NodeOutput(ExperimentalOptions(tuple(_filters(inputs))))
 
 
-def _filters(inputs: dict[str, object]) -> list[Filter]:
+def _filters(inputs: dict[str, Any]) -> list[Filter]:
     filters: list[Filter] = []
     if inputs["cfg_zero_star"]:
         filters.append(CFGZeroStar())

@@ -122,14 +122,14 @@ def attention_function(mode: str) -> AttentionFunction:
     return resolve(mode, host_backends={"comfy": comfy_attention})
 
 
-def attention_mode_input(**options: object) -> io.Combo.Input:
+def attention_mode_input(*, optional: bool = False) -> io.Combo.Input:
     """The list of attention backends."""
     return io.Combo.Input(
         "attention_mode",
         options=ATTENTION_MODES,
         default="sdpa",
         tooltip="How attention is computed. sdpa is PyTorch's and always there; comfy is what ComfyUI uses.",
-        **options,
+        optional=optional,
     )
 
 

@@ -189,7 +189,7 @@ class WanVideoSamplerSettings(WanNode):
             node_id="WanVideoSamplerSettings",
             display_name="WanVideo Sampler Settings",
             category=CATEGORY,
-            description="Collects what WanVideo Sampler From Settings needs, so that the sampler stays small.",
+            description="Collects the inputs of WanVideo Sampler From Settings, so that it stays small.",
             inputs=_sampler_inputs(),
             outputs=[sockets.SamplerSettings.Output(display_name="sampler_inputs")],
         )

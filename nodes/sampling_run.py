@@ -230,7 +230,7 @@ def _describe(model: WanVideoModel, request: GenerationRequest, plan: SamplingPl
 
 
 def _latent(generated: Generated) -> dict[str, Any]:
-    latent = {"samples": generated.latent, "generator_state": generated.generator_state}
+    latent: dict[str, Any] = {"samples": generated.latent, "generator_state": generated.generator_state}
     if generated.solver_state is not None:
         latent["solver_state"] = generated.solver_state
     return latent

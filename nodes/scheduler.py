@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,11 @@ def rope_function_input(*, optional: bool) -> io.Combo.Input:
     )
 
 
+def _factor_input(name: str, axis: str) -> io.Float.Input:
+    tooltip = f"Factor on theta for {axis}; 1 changes nothing."
+    return io.Float.Input(name, default=1.0, min=0.0, max=100.0, step=0.01, tooltip=tooltip)
+
+
 def _schedule_inputs() -> list[io.Input]:
     return [
         scheduler_input(),
@@ -92,7 +98,7 @@ def sigma_values(sigmas: Tensor | Sequence[float] | None) -> list[float] | None:
     return torch.as_tensor(sigmas, dtype=torch.float32).flatten().tolist()
 
 
-def _select(inputs: dict[str, object]) -> SelectedSchedule:
+def _select(inputs: dict[str, Any]) -> SelectedSchedule:
     schedule = build_schedule(
         inputs["scheduler"],
         inputs["steps"],
@@ -129,7 +135,7 @@ class WanVideoScheduler(WanNode):
         )
 
     @classmethod
-    def run(cls, **inputs: object) -> io.NodeOutput:
+    def run(cls, **inputs: Any) -> io.NodeOutput:
         """Build and select."""
         selected = _select(inputs)
         return io.NodeOutput(
@@ -159,7 +165,7 @@ class WanVideoSchedulerv2(WanNode):
         )
 
     @classmethod
-    def run(cls, **inputs: object) -> io.NodeOutput:
+    def run(cls, **inputs: Any) -> io.NodeOutput:
         """Build and select."""
         return io.NodeOutput(_select(inputs))
 
@@ -170,7 +176,6 @@ class WanVideoRoPEFunction(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """The node's interface."""
-        factor = {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.01}
         return io.Schema(
             node_id="WanVideoRoPEFunction",
             display_name="WanVideo RoPE Function",
@@ -178,15 +183,9 @@ class WanVideoRoPEFunction(WanNode):
             description="RoPE function with NTK factors for sizes beyond what the model was trained on.",
             inputs=[
                 rope_function_input(optional=False),
-                io.Float.Input(
-                    "ntk_scale_f", **factor, tooltip="Factor on theta for frames; 1 changes nothing."
-                ),
-                io.Float.Input(
-                    "ntk_scale_h", **factor, tooltip="Factor on theta for rows; 1 changes nothing."
-                ),
-                io.Float.Input(
-                    "ntk_scale_w", **factor, tooltip="Factor on theta for columns; 1 changes nothing."
-                ),
+                _factor_input("ntk_scale_f", "frames"),
+                _factor_input("ntk_scale_h", "rows"),
+                _factor_input("ntk_scale_w", "columns"),
             ],
             outputs=[ComboOutput(display_name="rope_function", options=list(ROPE_FUNCTIONS))],
             is_experimental=True,

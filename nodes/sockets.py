@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ..wanvideo.conditioning.conditioning import FamilyInput
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.encoders.text_encoder import TextEncoder
@@ -61,9 +62,9 @@ class ImageEmbeds:
     """
 
     geometry: VideoGeometry
-    inputs: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    inputs: Mapping[str, FamilyInput] = field(default_factory=lambda: MappingProxyType({}))
 
-    def with_input(self, name: str, value: object) -> ImageEmbeds:
+    def with_input(self, name: str, value: FamilyInput) -> ImageEmbeds:
         """These embeds with one more family input."""
         return ImageEmbeds(self.geometry, MappingProxyType({**self.inputs, name: value}))
 

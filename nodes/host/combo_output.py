@@ -25,6 +25,6 @@ class ComboOutput(io.Combo.Output):
     """``io.Combo.Output`` whose type in ``/object_info`` is the list of options, as in older graphs."""
 
     @property
-    def io_type(self) -> list[str]:
+    def io_type(self) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The options."""
         return OptionsType(self.options)

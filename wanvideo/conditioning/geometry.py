@@ -87,7 +87,7 @@ class VideoGeometry:
         """
         unit = spatial_stride * PATCH_SIZE[1]
         geometry = cls(snap_size(width, unit), snap_size(height, unit), snap_frames(frames), spatial_stride)
-        changes = []
+        changes: list[str] = []
         for name, asked, used in (("width", width, geometry.width), ("height", height, geometry.height)):
             if asked != used:
                 changes.append(f"{name} {asked} is not a multiple of {unit}: rounded to {used}")

@@ -42,7 +42,10 @@ class WanTransformer(nn.Module):
     @property
     def compute_dtype(self) -> torch.dtype:
         """Dtype of the token stream: that of the block's biases, which are never quantised."""
-        return self.blocks[0].self_attn.q.bias.dtype
+        first = self.blocks[0]
+        assert isinstance(first, WanBlock)
+        assert first.self_attn.q.bias is not None
+        return first.self_attn.q.bias.dtype
 
     def forward(
         self,
