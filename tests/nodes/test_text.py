@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from comfyui_wanvideo.tools.tiny import specs
+from safetensors.torch import load_file, save_file
 
 PROMPT, NEGATIVE = "a red fox jumps over the snow", "low quality, blurry"
 
@@ -241,25 +242,42 @@ def test_a_text_encoder_file_passes_the_check(nodes, text_encoder_file):
 
 
 @pytest.fixture
-def clip(comfyui_path, monkeypatch):
-    """A core CLIP whose network is replaced: row i of a prompt holds its length; padded to 512 rows."""
+def clip(text_encoder_file):
+    """The same weights in ComfyUI's own text encoder, as Load CLIP (type wan) makes it."""
+    from types import SimpleNamespace
+
     import comfy.sd
+    import comfy.text_encoders.wan as core
 
-    def conditioning(text):
-        rows = torch.zeros(1, 512, 8)
-        rows[:, : len(text)] = float(len(text))
-        return [[rows, {}]]
+    weights = load_file(text_encoder_file)
+    tokenizer = weights.pop("spiece_model")
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_heads": 2, "num_layers": 2, "vocab_size": 1024}
+    return comfy.sd.CLIP(
+        SimpleNamespace(params={}, clip=core.te(), tokenizer=core.WanT5Tokenizer),
+        tokenizer_data={"spiece_model": tokenizer},
+        state_dict=[{specs.umt5_hf_name(key): weight for key, weight in weights.items()}],
+        model_options={"umt5xxl_model_config": sizes, "dtype": torch.float32},
+    )
 
-    monkeypatch.setattr(comfy.sd.CLIP, "tokenize", lambda self, text: text)
-    monkeypatch.setattr(comfy.sd.CLIP, "encode_from_tokens_scheduled", lambda self, text: conditioning(text))
-    return comfy.sd.CLIP(no_init=True)
+
+@pytest.mark.parametrize("positive", [PROMPT, "a   red fox\n", "a (red fox:1.4) jumps"])
+def test_a_core_clip_gives_the_same_rows_as_our_encoder(nodes, encoder, clip, positive):
+    found, expected = encode(nodes, clip, positive=positive), encode(nodes, encoder, positive=positive)
+    torch.testing.assert_close(found.prompt_embeds[0], expected.prompt_embeds[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.negative_prompt_embeds[0], expected.negative_prompt_embeds[0], rtol=1e-4, atol=1e-5
+    )
 
 
-def test_a_core_clip_encodes_through_our_node(nodes, clip):
-    embeds = encode(nodes, clip, positive="  a   cat | dog ", negative="")
-    assert [tuple(rows.shape) for rows in embeds.prompt_embeds] == [(5, 8), (3, 8)]
-    assert embeds.prompt_embeds[0].eq(5.0).all()
-    assert embeds.negative_prompt_embeds[0].shape == (1, 8)
+def test_the_bridge_gives_the_same_rows_as_our_encoder(nodes, encoder, clip):
+    conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+    found = nodes.WanVideoTextEmbedBridge.execute(positive=conditioning)[0].prompt_embeds[0]
+    assert conditioning[0][0].shape[1] == 512
+    torch.testing.assert_close(found, encode(nodes, encoder).prompt_embeds[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_bar_separates_prompts_for_a_core_clip_too(nodes, clip):
+    assert len(encode(nodes, clip, positive="a cat | a dog").prompt_embeds) == 2
 
 
 def test_disk_cache_is_left_out_for_a_core_clip(nodes, clip, cache_folder):

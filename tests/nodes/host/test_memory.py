@@ -220,3 +220,29 @@ def test_our_node_outputs_are_no_core_patchers(host, manager):
     import comfy.model_patcher
 
     assert not comfy.model_patcher.is_model_patcher_output(managed(host))
+
+
+@pytest.fixture
+def dynamic(host):
+    """A model ComfyUI believes to page by itself, as every core model under DynamicVRAM."""
+
+    class Dynamic(host.ManagedModel):
+        def is_dynamic(self):
+            return True
+
+    residency = ClaimedResidency(Weights(7 * GIGABYTE))
+    return Dynamic(residency, load_device=GPU, offload_device=CPU)
+
+
+def test_a_dynamic_model_evicts_ours_when_it_needs_the_room(host, manager, dynamic):
+    ours = managed(host, claimed=6 * GIGABYTE)
+    host.load(ours)
+    host.load(dynamic)
+    assert listed(manager) == [dynamic]
+
+
+def test_ours_evicts_a_dynamic_model_when_it_needs_the_room(host, manager, dynamic):
+    ours = managed(host, claimed=6 * GIGABYTE)
+    host.load(dynamic)
+    host.load(ours)
+    assert listed(manager) == [ours]
