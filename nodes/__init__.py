@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import importlib
 import logging
+from pathlib import Path
 
 from .base import WanNode
 from .host import ComfyExtension, io
 
 log = logging.getLogger(__name__)
+
+FAMILIES = Path(__file__).parent.parent / "wanvideo" / "families"
+
+
+def _family_groups() -> tuple[str, ...]:
+    """``nodes.py`` of every family that has one, as modules relative to the pack."""
+    folders = sorted(path.parent.name for path in FAMILIES.glob("*/nodes.py"))
+    return tuple(f".wanvideo.families.{folder}.nodes" for folder in folders)
+
 
 GROUPS = (
     "text",
@@ -21,6 +31,11 @@ GROUPS = (
     "scheduler",
     "experimental",
     "sampler",
+    "frames",
+    "audio",
+    "blocks",
+    "core_sigmas",
+    *_family_groups(),
 )
 
 

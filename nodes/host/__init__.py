@@ -28,6 +28,7 @@ from .devices import (
 from .files import check_file, file_fingerprint, list_files, resolve_file, user_folder
 from .images import resize_images
 from .memory import ManagedModel, Residency, evict, load, make_room
+from .model_sampling import SigmasOnlyModel
 from .progress import Progress, say
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ManagedModel",
     "Progress",
     "Residency",
+    "SigmasOnlyModel",
     "check_file",
     "check_interrupt",
     "comfy_attention",

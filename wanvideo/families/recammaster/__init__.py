@@ -1,0 +1,1 @@
+"""ReCamMaster: an existing video seen by a camera that moves differently."""
