@@ -62,6 +62,23 @@ class TestTensors(io.ComfyNode):
         return io.NodeOutput(tensors, image)
 
 
+class TestConditioning(io.ComfyNode):
+    """A LATENT's tensor ``[1, L, width]`` as CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestConditioning",
+            category="test",
+            inputs=[io.Latent.Input("samples")],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any]) -> io.NodeOutput:
+        return io.NodeOutput([[samples["samples"], {}]])
+
+
 def _flatten(value: Any, path: str, tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> None:
     """Collect tensors and plain values by dotted path; everything else by the name of its class."""
     if isinstance(value, torch.Tensor):
@@ -86,7 +103,7 @@ def _flatten_items(items: Any, path: str, tensors: dict[str, torch.Tensor], rest
 
 class TestExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TestKeep, TestTensors]
+        return [TestKeep, TestTensors, TestConditioning]
 
 
 async def comfy_entrypoint() -> TestExtension:

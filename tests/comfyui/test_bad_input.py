@@ -1,0 +1,190 @@
+"""What users get wrong, through the HTTP API: a sentence that names the node, the input and the way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .graphs import decode, node, text_to_images, text_to_latent, vae_loader
+
+ROOT = Path(__file__).resolve().parents[2]
+LATENT = ["sampler", 0]
+RAW_TEXT = ("Traceback", "mat1 and mat2", "size of tensor", "object has no attribute", "KeyError")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bad_models(comfy):
+    """The generator's bad files, beside the good ones."""
+    script = ROOT / "tools" / "tiny_checkpoints.py"
+    subprocess.run(
+        [sys.executable, script, "--out", comfy.base / "models", "--only", "bad"],
+        check=True,
+        capture_output=True,
+    )
+
+
+def refused(comfy, prompt, *words, keep=LATENT):
+    """The run fails with a message that has all words and nothing raw."""
+    run = comfy.run(prompt, keep={"x": keep})
+    assert run.status in ("error", "refused"), run.status
+    message = run.message
+    for word in words:
+        assert word.lower() in message.lower(), message
+    for raw in RAW_TEXT:
+        assert raw not in message, message
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("no_such_file.safetensors", ("model", "no_such_file", "diffusion_models")),
+        ("bad_web_page.safetensors", ("bad_web_page", "web page")),
+        ("bad_empty.safetensors", ("bad_empty", "empty")),
+        ("bad_truncated.safetensors", ("bad_truncated", "bytes")),
+        ("bad_missing_key.safetensors", ("bad_missing_key", "missing")),
+        ("bad_wrong_shape.safetensors", ("bad_wrong_shape", "shape", "expected")),
+        ("bad_nan.safetensors", ("bad_nan", "NaN")),
+        ("bad_evil_dit.pth", ("bad_evil_dit", "weights_only")),
+    ],
+)
+def test_a_bad_model_file_is_refused_by_name(comfy, file, words):
+    refused(comfy, text_to_latent(model=file), *words)
+
+
+def test_a_model_file_with_an_unknown_weight_runs_and_says_so(comfy):
+    run = comfy.run(text_to_latent(model="bad_extra_key.safetensors", seed=200), keep={"x": LATENT})
+    assert run.status == "success", run.message
+    assert "unexpected" in run.log
+
+
+@pytest.mark.parametrize("file", ["bad_dit_as_umt5.safetensors", "bad_plain_t5.safetensors"])
+def test_another_model_as_text_encoder_is_refused(comfy, file):
+    refused(comfy, text_to_latent(text_encoder=file), "UMT5 text encoder", file.split(".")[0])
+
+
+def test_a_pickle_that_runs_code_is_refused_as_text_encoder(comfy):
+    refused(comfy, text_to_latent(text_encoder="bad_evil_umt5.pth"), "bad_evil_umt5", "weights_only")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("bad_dit_as_vae.safetensors", ("VAE", "transformer")),
+        ("bad_evil_vae.pth", ("bad_evil_vae", "weights_only")),
+    ],
+)
+def test_another_file_as_vae_is_refused(comfy, file, words):
+    prompt = {"in": comfy.put_tensors(samples=torch.randn(1, 16, 1, 6, 8)), "vae": vae_loader(file)}
+    prompt["decode"] = decode(["vae", 0], ["in", 0])
+    refused(comfy, prompt, *words, keep=["decode", 0])
+
+
+def test_a_latent_of_the_other_vae_is_refused_before_decoding(comfy):
+    prompt = {"in": comfy.put_tensors(samples=torch.randn(1, 48, 1, 6, 8)), "vae": vae_loader()}
+    prompt["decode"] = decode(["vae", 0], ["in", 0])
+    refused(comfy, prompt, "vae", "16", "48", keep=["decode", 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "words"),
+    [
+        ((100, 68, 5), (1, 16, 2, 8, 12), ("width 100", "multiple of 16", "96", "height 68", "64")),
+        ((64, 64, 8), (1, 16, 2, 8, 8), ("num_frames 8", "4n+1", "5")),
+    ],
+)
+def test_a_size_the_model_cannot_make_is_rounded_and_said(comfy, size, shape, words):
+    run = comfy.run(text_to_latent(size=size, seed=201), keep={"x": LATENT})
+    assert run.status == "success", run.message
+    assert run.kept["x"].tensors["samples"].shape == shape
+    for word in words:
+        assert word in run.log
+
+
+def test_a_start_step_beyond_the_steps_is_refused(comfy):
+    refused(comfy, text_to_latent(start_step=9), "start_step", "9", "3")
+
+
+def test_a_start_step_after_the_end_step_is_refused(comfy):
+    refused(comfy, text_to_latent(start_step=2, end_step=1), "start_step", "end_step")
+
+
+def test_an_empty_prompt_works(comfy):
+    run = comfy.run(text_to_latent(positive="", seed=202), keep={"x": LATENT})
+    assert run.status == "success", run.message
+    assert torch.isfinite(run.kept["x"].tensors["samples"]).all()
+
+
+def test_text_of_another_width_is_refused_with_both_widths(comfy):
+    prompt = text_to_latent(text_embeds=["bridge", 0])
+    for name in ("t5", "text"):
+        del prompt[name]
+    prompt["in"] = comfy.put_tensors(samples=torch.randn(1, 7, 99))
+    prompt["conditioning"] = node("TestConditioning", samples=["in", 0])
+    prompt["bridge"] = node(
+        "WanVideoTextEmbedBridge", positive=["conditioning", 0], negative=["conditioning", 0]
+    )
+    refused(comfy, prompt, "text_embeds", "99", "256")
+
+
+def test_nan_in_the_start_latent_is_said(comfy):
+    samples = torch.randn(1, 16, 2, 8, 10)
+    samples[0, 0, 0, 0, 0] = float("nan")
+    prompt = {**text_to_latent(samples=["in", 0]), "in": comfy.put_tensors(samples=samples)}
+    refused(comfy, prompt, "NaN", "samples")
+
+
+def test_samples_of_another_size_are_refused_with_both_sizes(comfy):
+    prompt = text_to_latent(samples=["in", 0])
+    prompt["in"] = comfy.put_tensors(samples=torch.randn(1, 16, 2, 8, 16))
+    refused(comfy, prompt, "samples", "16")
+
+
+def test_denoise_without_samples_is_refused(comfy):
+    refused(comfy, text_to_latent(denoise_strength=0.5), "denoise_strength", "samples")
+
+
+@pytest.mark.parametrize(
+    ("loader", "words"),
+    [
+        ({"quantization": "fp8_e4m3fn"}, ("quantization", "fp8_e4m3fn", "disabled")),
+        ({"base_precision": "fp16_fast"}, ("base_precision", "fp16_fast")),
+        ({"attention_mode": "sageattn"}, ("attention_mode", "sageattn", "not installed")),
+    ],
+)
+def test_a_loader_option_of_a_later_version_is_refused_by_name(comfy, loader, words):
+    refused(comfy, text_to_latent(loader=loader), "WanVideo Model Loader", *words)
+
+
+def test_an_unknown_scheduler_is_refused_by_name(comfy):
+    refused(comfy, text_to_latent(scheduler="ddim"), "scheduler", "ddim")
+
+
+@pytest.mark.parametrize("option", [{"bidirectional_sampling": True}, {"video_attention_split_steps": "1,2"}])
+def test_an_experimental_option_of_a_later_version_is_refused_by_name(comfy, option):
+    prompt = text_to_latent(experimental_args=["options", 0])
+    values = {
+        "video_attention_split_steps": "",
+        "cfg_zero_star": False,
+        "use_zero_init": False,
+        "zero_star_steps": 0,
+        "use_fresca": False,
+        "fresca_scale_low": 1.0,
+        "fresca_scale_high": 1.25,
+        "fresca_freq_cutoff": 20,
+        "use_tcfg": False,
+        "raag_alpha": 0.0,
+        "bidirectional_sampling": False,
+        "temporal_score_rescaling": False,
+        "tsr_k": 0.95,
+        "tsr_sigma": 1.0,
+    }
+    prompt["options"] = node("WanVideoExperimentalArgs", **{**values, **option})
+    refused(comfy, prompt, next(iter(option)))
+
+
+def test_a_failed_run_leaves_a_server_that_works(comfy):
+    refused(comfy, text_to_latent(start_step=9, seed=203), "start_step")
+    run = comfy.run(text_to_images(seed=203), keep={"x": ["decode", 0]})
+    assert run.status == "success", run.message
