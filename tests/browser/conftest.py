@@ -23,7 +23,7 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is open, an event loop runs in this thread
 def browser() -> Iterator["Browser"]:
     """A headless Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")

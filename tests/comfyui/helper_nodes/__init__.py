@@ -3,6 +3,9 @@
 A custom node pack of its own, loaded by the test server beside the pack.
 """
 
+# ComfyUI calls execute() with exactly the declared inputs, not with what its base class could take.
+# pyright: reportIncompatibleMethodOverride=false
+
 import dataclasses
 import json
 from collections.abc import Mapping
