@@ -1,0 +1,29 @@
+"""ReCamMaster as a family."""
+
+import sys
+
+from comfyui_wanvideo.wanvideo.families import discover
+from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
+from safetensors.torch import save_file
+from torch import zeros
+
+
+def family():
+    return next(family for family in discover() if family.name == "recammaster")
+
+
+def test_it_is_found_without_its_nodes():
+    name = "comfyui_wanvideo.wanvideo.families.recammaster.nodes"
+    before = sys.modules.pop(name, None)
+    try:
+        family()
+        assert name not in sys.modules
+    finally:
+        if before is not None:
+            sys.modules[name] = before
+
+
+def test_it_claims_no_checkpoint_before_it_can_use_one(tmp_path):
+    path = tmp_path / "camera.safetensors"
+    save_file({"blocks.0.cam_encoder.weight": zeros(8, 12)}, path)
+    assert family().detect(Checkpoint.open(path)) is None
