@@ -99,9 +99,7 @@ def ui_form(workflow: Workflow) -> dict[str, Any]:
     for node in nodes:
         for slot, output in enumerate(node["outputs"]):
             output["links"] = [link[0] for link in links if link[1] == node["id"] and link[2] == slot]
-    notes = [
-        _ui_note(note, len(ids) + index) for index, note in enumerate(workflow.notes, start=1)
-    ]
+    notes = [_ui_note(note, len(ids) + index) for index, note in enumerate(workflow.notes, start=1)]
     return {
         "id": f"00000000-0000-4000-8000-{sum(workflow.name.encode()):012d}",
         "revision": 0,
@@ -125,9 +123,7 @@ def _ui_node(node: Node, ids: dict[str, int], links: list[list[Any]]) -> dict[st
     sockets = max(len(node.inputs), len(node.outputs)) * 20
     properties: dict[str, Any] = {"Node name for S&R": node.kind}
     if node.models:
-        properties["models"] = [
-            {"name": m.name, "url": m.url, "directory": m.directory} for m in node.models
-        ]
+        properties["models"] = [{"name": m.name, "url": m.url, "directory": m.directory} for m in node.models]
     found: dict[str, Any] = {
         "id": ids[node.name],
         "type": node.kind,

@@ -12,6 +12,7 @@ from .graph import api_form, ui_form
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = (t2v.WORKFLOW,)
+THUMBNAILS = {"t2v": "text_to_video"}  # workflow -> function in thumbnail.py
 
 
 def files() -> dict[Path, dict[str, Any]]:
@@ -41,4 +42,17 @@ def main() -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
+    if not check:
+        _draw_missing_thumbnails()
     return 1 if check and stale else 0
+
+
+def _draw_missing_thumbnails() -> None:
+    folder = ROOT / "example_workflows"
+    missing = {name: draw for name, draw in THUMBNAILS.items() if not (folder / f"{name}.jpg").exists()}
+    if missing:
+        from . import thumbnail  # needs Pillow, which the JSON files do not
+
+        for name, draw in missing.items():
+            getattr(thumbnail, draw)(folder / f"{name}.jpg")
+            print(f"drew example_workflows/{name}.jpg")
