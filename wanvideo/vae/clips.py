@@ -19,13 +19,17 @@ class FrameVae(Protocol):
     """A VAE network, frame by frame: ``shrink`` then ``settle`` encode, ``lift`` then ``render`` decode.
 
     ``shrink`` and ``render`` may run on tiles; ``shrink_margin`` and ``render_margin`` are the latents at a
-    tile's border whose values are not exact then. ``settle`` and ``lift`` need the whole frame.
+    tile's border whose values are not exact then, ``shrink_values`` and ``render_values`` the numbers held
+    per latent position: between frames, and beside them while a layer works. ``settle`` and ``lift`` need
+    the whole frame.
     """
 
     latent_channels: int
     spatial_stride: int
     shrink_margin: int
     render_margin: int
+    shrink_values: tuple[float, float]
+    render_values: tuple[float, float]
     takes_normalised_latents: bool
 
     def frame_order(self, frames: int) -> Sequence[int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ModelFileError
 from ..weights.checkpoint import Checkpoint
 from .cache import FeatureCache, stream
+from .extents import features_around_pixels, pixels_around_features, values_per_position
 from .layers import (
     CausalConv,
     Downsample,
@@ -25,7 +26,6 @@ from .layers import (
     head,
     run_head,
 )
-from .receptive_field import features_around_pixels, pixels_around_features
 from .wan22 import DownLevel, UpLevel, patchify, unpatchify
 
 COLOURS = 3
@@ -75,6 +75,9 @@ class WanVae(nn.Module):
         self.latent_channels = checkpoint.shape("conv2.weight")[0]
         self.patch = _patch(checkpoint)
         self.spatial_stride = self.patch * 2 ** _count(self.encoder, Downsample)
+        largest_area = (self.spatial_stride / self.patch) ** 2
+        self.shrink_values = values_per_position(self.encoder, largest_area)
+        self.render_values = values_per_position(self.decoder, largest_area)
         self.shrink_margin = -(-pixels_around_features(self.encoder) * self.patch // self.spatial_stride)
         self.render_margin = features_around_pixels(self.decoder)
 

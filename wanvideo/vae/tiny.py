@@ -124,6 +124,8 @@ class TinyVae(nn.Module):
         self.spatial_stride = self.patch * 2**levels
         self.shrink_margin = -(-_encoder_reach(levels) * self.patch // self.spatial_stride)
         self.render_margin = _decoder_reach(levels)
+        self.shrink_values = _values_held(self.encoder, (self.spatial_stride // self.patch) ** 2)
+        self.render_values = _values_held(self.decoder, 1)
         _check_strides(self, checkpoint)
 
     def frame_order(self, frames: int) -> list[int]:
@@ -189,6 +191,18 @@ def _decoder_reach(levels: int) -> int:
     for _ in range(levels):
         reach = (reach + 2) // 2 + 3 * _MEMORY_BLOCK_REACH
     return reach + 1
+
+
+def _values_held(layers: nn.ModuleDict, area: float) -> tuple[float, float]:
+    """Numbers held per latent position: between frames, and at most beside them; area is the input's."""
+    kept = busy = 0.0
+    for layer in layers.values():
+        weight = next(layer.parameters())
+        kept += area * weight.shape[1] / 2 if isinstance(layer, MemoryBlock) else 0
+        area *= 4 if isinstance(layer, Grow) else 1
+        busy = max(busy, area * (weight.shape[1] + 2 * weight.shape[0]))
+        area /= 4 if isinstance(layer, Conv) and layer.stride == 2 else 1
+    return kept, busy
 
 
 def _check_strides(vae: TinyVae, checkpoint: Checkpoint) -> None:

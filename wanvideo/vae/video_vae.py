@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 TEMPORAL_STRIDE = 4
 COLOURS = 3
+MEMORY_RESERVE = 1.25  # counted tensors are 0.92 to 1.01 of the measured ones; libraries allocate too
 
 
 def nothing_to_check() -> None:
@@ -80,6 +81,20 @@ class VideoVAE:
         """What the VAE computes in."""
         return next(self.module.parameters()).dtype
 
+    def steps(self, latent_shape: Sequence[int], tiling: Tiling | None) -> int:
+        """How often ``check`` is called for a latent of this shape, either way, if memory suffices."""
+        batch, _, latent_frames, rows, columns = latent_shape
+        tiles = len(self._grid(rows, columns, margin=0).tiles(tiling))
+        return batch * latent_frames * (tiles if tiles == 1 else tiles + 1)
+
+    def decode_bytes(self, latent_shape: Sequence[int], tiling: Tiling | None = None) -> int:
+        """About the device memory that decoding a latent of this shape needs beside the weights."""
+        return self._bytes(self._network.render_values, latent_shape, tiling)
+
+    def encode_bytes(self, latent_shape: Sequence[int], tiling: Tiling | None = None) -> int:
+        """About the device memory that encoding to a latent of this shape needs beside the weights."""
+        return self._bytes(self._network.shrink_values, latent_shape, tiling)
+
     @torch.no_grad()
     def encode(
         self,
@@ -109,7 +124,7 @@ class VideoVAE:
         self._check_pixels(pixels)
         batch, _, frames, height, width = pixels.shape
         grid = self._grid(
-            height // self.spatial_stride, width // self.spatial_stride, self._network.shrink_margin
+            height // self.spatial_stride, width // self.spatial_stride, margin=self._network.shrink_margin
         )
         shape = (batch, self.latent_channels, (frames - 1) // TEMPORAL_STRIDE + 1, grid.rows, grid.columns)
 
@@ -155,7 +170,7 @@ class VideoVAE:
         if self._network.takes_normalised_latents:
             latent = self.latent_space.normalise(latent)
         batch, _, latent_frames, rows, columns = latent.shape
-        grid = self._grid(rows, columns, self._network.render_margin)
+        grid = self._grid(rows, columns, margin=self._network.render_margin)
         frames = (latent_frames - 1) * TEMPORAL_STRIDE + 1
         shape = (batch, frames, rows * self.spatial_stride, columns * self.spatial_stride, COLOURS)
 
@@ -174,7 +189,14 @@ class VideoVAE:
         self.residency.load(device)
         return Pass(torch.device(device), self.dtype, check, self._use_cpu_cache)
 
-    def _grid(self, rows: int, columns: int, margin: int) -> LatentGrid:
+    def _bytes(self, values: tuple[float, float], latent_shape: Sequence[int], tiling: Tiling | None) -> int:
+        tile = self._grid(*latent_shape[-2:], margin=0).tiles(tiling)[0]
+        kept, busy = values
+        held = busy if self._use_cpu_cache else kept + busy
+        positions = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
+        return round(held * positions * self.dtype.itemsize * MEMORY_RESERVE)
+
+    def _grid(self, rows: int, columns: int, *, margin: int) -> LatentGrid:
         return LatentGrid(rows, columns, self.spatial_stride, margin)
 
     def _check_pixels(self, pixels: Tensor) -> None:
