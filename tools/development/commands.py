@@ -122,10 +122,13 @@ def _demo(options: argparse.Namespace) -> int:
     if models and len(models) < 3:
         missing = [f"--{name}" for name in ("checkpoint", "t5", "vae") if name not in models]
         raise DevError(f"Real models come in threes: {' and '.join(missing)} is missing.")
+    for name, path in models.items():
+        if not Path(path).expanduser().is_file():
+            raise DevError(f"--{name} names {path}, which is no file.")
     layout, place, source = _prepare(options)
     plan = DemoPlan(
         workflow=Path(options.workflow or layout.root / "example_workflows" / "api" / "t2v.json"),
-        models={name: Path(path) for name, path in models.items()},
+        models={name: Path(path).expanduser().absolute() for name, path in models.items()},
         changes=Changes(
             text=options.text,
             steps=options.steps,

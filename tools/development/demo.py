@@ -111,26 +111,17 @@ def make_tiny_models(layout: Layout, python: Path) -> ModelFiles:
 
 
 def use_models(layout: Layout, models: Mapping[str, Path]) -> ModelFiles:
-    """Register the folders of real model files with ComfyUI; nothing is copied.
-
-    Raises:
-        DevError: a file is missing.
-    """
+    """Register the folders of real model files with ComfyUI; nothing is copied."""
     section("Model files")
-    folders: dict[str, str] = {}
-    names: dict[str, str] = {}
-    for meaning, given in models.items():
-        path = given.expanduser().absolute()
-        if not path.is_file():
-            raise DevError(f"--{meaning} names {path}, which is no file.")
+    for meaning, path in models.items():
         say(f"{meaning}: {path} ({path.stat().st_size / 1e9:.2f} GB)")
-        folders[MODEL_FOLDERS[meaning]] = str(path.parent)
-        names[meaning] = path.name
+    folders = {MODEL_FOLDERS[meaning]: str(path.parent) for meaning, path in models.items()}
     layout.demo.mkdir(parents=True, exist_ok=True)
     config = layout.demo / "extra_model_paths.yaml"
     # JSON strings are YAML strings, whatever characters the path has.
     lines = ["demo:", *(f"  {folder}: {json.dumps(path)}" for folder, path in folders.items())]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = {meaning: path.name for meaning, path in models.items()}
     return ModelFiles(names, ("--extra-model-paths-config", str(config)))
 
 

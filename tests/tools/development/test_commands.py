@@ -28,6 +28,15 @@ def test_two_of_three_model_files_are_refused_before_anything_is_installed():
     assert "==" not in done.stdout
 
 
+def test_a_missing_model_file_is_named_before_anything_is_installed(tmp_path):
+    (tmp_path / "a").touch()
+    there = str(tmp_path / "a")
+    done = call("demo", "--checkpoint", there, "--t5", there, "--vae", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "--vae names" in done.stderr
+    assert "==" not in done.stdout
+
+
 def test_a_wrong_comfyui_fails_with_one_sentence(tmp_path):
     done = call("setup", "--python", sys.executable, "--comfyui", str(tmp_path))
     assert done.returncode == 1
