@@ -32,7 +32,7 @@ def ramp(
     Returns:
         ``steps`` values, rounded to two decimals.
     """
-    first, last = int(steps * part[0]), min(int(steps * part[1]), steps - 1)
+    first, last = (min(int(steps * fraction), steps - 1) for fraction in part)
     if first > last:
         log.warning("start_percent %g lies behind end_percent %g: every step is %g", *part, outside)
     shape, (start, end) = EASINGS[easing], values
@@ -40,6 +40,8 @@ def ramp(
     for step in range(first, last + 1):
         t = (step - first) / max(last - first, 1)
         result[step] = round(start + (end - start) * shape(t), 2)
+    if part[0] > 0:
+        result[0] = outside  # a start that rounds to step 0 still means "not from the first step"
     return result
 
 
@@ -118,10 +120,7 @@ class CreateCFGScheduleFloatList(WanNode):
     ) -> io.NodeOutput:
         """One CFG scale per step, 1.0 outside the ramp."""
         values, part = (cfg_scale_start, cfg_scale_end), (start_percent, end_percent)
-        scales = ramp(steps, values, part, easing=interpolation, outside=1.0)
-        if start_percent > 0:
-            scales[0] = 1.0  # a start that rounds to step 0 still means "not from the first step"
-        return _list_output(scales)
+        return _list_output(ramp(steps, values, part, easing=interpolation, outside=1.0))
 
 
 class CreateScheduleFloatList(WanNode):

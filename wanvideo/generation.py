@@ -145,6 +145,7 @@ def generate(
         NotFiniteError: the latent became NaN or infinite.
     """
     config = model.config
+    _check_families(model, request)
     _check_channels(config, request)
     _check_text(config, request.text)
     plan = plan_generation(request)
@@ -222,6 +223,16 @@ def _edits(request: GenerationRequest, start: StartLatent, space: LatentSpace) -
         return []
     original = space.normalise(initial.latent.float().cpu())
     return [InpaintMask(initial.mask, original, start.noise)]
+
+
+def _check_families(model: WanTransformer, request: GenerationRequest) -> None:
+    unknown = sorted(set(request.inputs) - model.families())
+    if unknown:
+        raise InputError(
+            "image_embeds",
+            f"they carry an input for {', '.join(unknown)}, and this model has no weights for it; load a model "
+            "(or an extra model) of that family, or take the node out",
+        )
 
 
 def _check_channels(config: WanConfig, request: GenerationRequest) -> None:

@@ -59,5 +59,13 @@ def test_cfg_is_off_at_step_0_when_the_start_rounds_to_it(schedules):
     assert output[0] == [1.0, 5.0, 5.0, 5.0]
 
 
+def test_a_value_ramp_leaves_step_0_alone_when_the_start_rounds_to_it(schedules):
+    assert schedules.ramp(4, (5.0, 5.0), (0.1, 1.0), easing="linear", outside=0.5) == [0.5, 5.0, 5.0, 5.0]
+
+
+def test_a_ramp_that_starts_at_the_very_end_reaches_the_last_step(schedules):
+    assert schedules.ramp(4, (3.0, 7.0), (1.0, 1.0), easing="linear", outside=0.0) == [0.0, 0.0, 0.0, 3.0]
+
+
 def test_sigma_passes_unchanged(schedules):
     assert schedules.WanVideoSigmaToStep.execute(sigma=0.875)[0] == 0.875

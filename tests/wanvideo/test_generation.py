@@ -65,7 +65,7 @@ def test_two_chained_samplers_equal_one(model, scheduler):
     assert relative_error(chained(model, scheduler, "restart").latent, whole.latent) <= 1e-5
 
 
-@pytest.mark.parametrize("scheduler", (*ONE_STEP_SOLVERS, *MULTISTEP_SOLVERS))
+@pytest.mark.parametrize("scheduler", [*ONE_STEP_SOLVERS, *MULTISTEP_SOLVERS])
 def test_two_chained_samplers_that_continue_equal_one_for_every_solver(model, scheduler):
     whole = run(model, request(scheduler, solver_history="continue"))
     assert relative_error(chained(model, scheduler, "continue").latent, whole.latent) <= 1e-5
@@ -134,6 +134,11 @@ def test_a_model_that_takes_image_channels_is_refused_without_them():
     image_model = random_transformer(replace(CONFIG, in_channels=36))
     with pytest.raises(InputError, match=r"image_embeds: .*36 channels"):
         run(image_model, request())
+
+
+def test_an_input_of_a_family_the_model_does_not_have_is_refused_by_name(model):
+    with pytest.raises(InputError, match="image_embeds: .*ReCamMaster"):
+        run(model, request(inputs={"ReCamMaster": object()}))
 
 
 def test_nan_in_the_prediction_is_said_at_its_step(model):

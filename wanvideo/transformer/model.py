@@ -47,6 +47,11 @@ class WanTransformer(nn.Module):
         assert first.self_attn.q.bias is not None
         return first.self_attn.q.bias.dtype
 
+    def families(self) -> set[str]:
+        """Names of the families that can take part: those that filled a point or added a sub-layer."""
+        sublayers = (block.sublayers for block in self.blocks if isinstance(block, WanBlock))
+        return self.points.names().union(*(layers.keys() for layers in sublayers))
+
     def forward(
         self,
         latent: Tensor,
