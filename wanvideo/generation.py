@@ -230,8 +230,8 @@ def _check_families(model: WanTransformer, request: GenerationRequest) -> None:
     if unknown:
         raise InputError(
             "image_embeds",
-            f"they carry an input for {', '.join(unknown)}, and this model has no weights for it; load a model "
-            "(or an extra model) of that family, or take the node out",
+            f"they carry an input for {', '.join(unknown)}, and this model has no weights for it; "
+            "load a model (or an extra model) of that family, or take the node out",
         )
 
 

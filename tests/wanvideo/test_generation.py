@@ -137,7 +137,7 @@ def test_a_model_that_takes_image_channels_is_refused_without_them():
 
 
 def test_an_input_of_a_family_the_model_does_not_have_is_refused_by_name(model):
-    with pytest.raises(InputError, match="image_embeds: .*ReCamMaster"):
+    with pytest.raises(InputError, match=r"image_embeds: .*ReCamMaster"):
         run(model, request(inputs={"ReCamMaster": object()}))
 
 
