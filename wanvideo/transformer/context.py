@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..attention.registry import AttentionFunction
 from .modulation import TimeTable
-from .points import AttentionRule
 from .rope import RopeOptions, RopeTable
 from .segments import Span
 
@@ -74,6 +73,20 @@ class TextPart:
     tokens: Tensor
     start: int
     stop: int
+
+
+class AttentionRule(Protocol):
+    """Extension point 8: reads or changes self-attention of one block."""
+
+    def project(
+        self, query: Tensor, key: Tensor, value: Tensor, context: BlockContext
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """After norm and RoPE, ``[B, L, N, 128]`` each; keys and values may grow, queries may not."""
+        ...
+
+    def attended(self, output: Tensor, query: Tensor, context: BlockContext) -> Tensor:
+        """Before the output projection, ``[B, L, D]``."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..errors import WanError
-
-if TYPE_CHECKING:
-    from .context import BlockContext
-    from .segments import Segment
+from .context import AttentionRule, BlockContext
+from .segments import Segment
 
 Grid = tuple[int, int, int]
 
@@ -70,20 +68,6 @@ class ContextPart(Protocol):
 
     def rows(self, family_input: Any) -> Tensor:
         """``[B, L, D]``, embedded."""
-        ...
-
-
-class AttentionRule(Protocol):
-    """Point 8: reads or changes self-attention of one block."""
-
-    def project(
-        self, query: Tensor, key: Tensor, value: Tensor, context: BlockContext
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """After norm and RoPE, ``[B, L, N, 128]`` each; keys and values may grow, queries may not."""
-        ...
-
-    def attended(self, output: Tensor, query: Tensor, context: BlockContext) -> Tensor:
-        """Before the output projection, ``[B, L, D]``."""
         ...
 
 
