@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/vae_decode.py [--comfyui .dev/ComfyUI] [--width 96] [--size 128] [--frames 17]
 
 One process per row, on the CPU, with the same random weights. `CPU seconds` is the median CPU time of the
-process. `tensors` is the largest sum of live tensors during a run, pixels included and weights not, which does
-not depend on the device. `process` is how far the resident memory of the process rises in its first run (Linux
-only), whatever the libraries allocate for themselves included.
+process. `tensors` is the largest sum of live tensors during a run, pixels included and weights not; it does
+not depend on the device. `process` is how far the resident memory of the process rises in its first run
+(Linux only), whatever the libraries allocate for themselves included. `/` is the ratio to diffusers.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ def main() -> None:
         f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, {options.dtype}, "
         f"width {options.width}, {options.frames} frames of {options.size}x{options.size}"
     )
-    print(
-        "| what | who | CPU seconds | / diffusers | tensors MB | / diffusers | process MB | / diffusers | rel. difference |"
-    )
+    print("| what | who | CPU seconds | / | tensors MB | / | process MB | / | rel. difference |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         weights, inputs = Path(folder) / "vae.safetensors", Path(folder) / "inputs.safetensors"

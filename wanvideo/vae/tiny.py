@@ -197,10 +197,12 @@ def _values_held(layers: nn.ModuleDict, area: float) -> tuple[float, float]:
     """Numbers held per latent position: between frames, and at most beside them; area is the input's."""
     kept = busy = 0.0
     for layer in layers.values():
-        weight = next(layer.parameters())
-        kept += area * weight.shape[1] / 2 if isinstance(layer, MemoryBlock) else 0
+        out_channels, in_channels = next(layer.parameters()).shape[:2]
+        kept += area * in_channels / 2 if isinstance(layer, MemoryBlock | TimePool) else 0
         area *= 4 if isinstance(layer, Grow) else 1
-        busy = max(busy, area * (weight.shape[1] + 2 * weight.shape[0]))
+        busy = max(
+            busy, area * 2 * (in_channels + out_channels if isinstance(layer, TimePool) else out_channels)
+        )
         area /= 4 if isinstance(layer, Conv) and layer.stride == 2 else 1
     return kept, busy
 
