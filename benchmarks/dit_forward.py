@@ -24,7 +24,7 @@ from comfyui_wanvideo.wanvideo.transformer.context import RunOptions, RunState
 from comfyui_wanvideo.wanvideo.transformer.model import WanTransformer
 from comfyui_wanvideo.wanvideo.weights.dtype_policy import role_of
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
-from measure import median_seconds, peak_bytes
+from measure import peak_bytes, rounds
 
 WIDTH, FFN_WIDTH, HEADS, TEXT_WIDTH = 1536, 8960, 12, 4096
 LATENT_FRAMES = {1560: 1, 6240: 4}  # tokens of 832x480
@@ -135,17 +135,16 @@ def report(model: WanTransformer, dtype: torch.dtype, tokens: int, frames: int, 
         "ComfyUI": comfyui_forward(model, dtype, latent, text),
         "ours": our_forward(model, latent, text),
     }
-    reference = calls["diffusers"]().float()
-    base_time, base_peak = 0.0, 0
-    for who, call in calls.items():
-        seconds, peak = median_seconds(call, repeats), peak_bytes(call, [latent, text])
-        base_time, base_peak = base_time or seconds, base_peak or peak
-        unit = tokens * WIDTH * ACTIVATION_BYTES
-        difference = float((call().float() - reference).norm() / reference.norm())
-        name = str(dtype).removeprefix("torch.")
+    warmed = {who: peak_bytes(call, [latent, text]) for who, call in calls.items()}  # also warms up
+    seconds = rounds(calls, repeats)
+    reference, base_peak = warmed["diffusers"]
+    unit = tokens * WIDTH * ACTIVATION_BYTES
+    name = str(dtype).removeprefix("torch.")
+    for who, (velocity, peak) in warmed.items():
+        difference = float((velocity.float() - reference.float()).norm() / reference.float().norm())
         print(
-            f"| {name} | {tokens} | {who} | {seconds:.2f} | {seconds / base_time:.2f} | {peak / unit:.1f} "
-            f"| {peak / base_peak:.2f} | {difference:.1e} |",
+            f"| {name} | {tokens} | {who} | {seconds[who]:.2f} | {seconds[who] / seconds['diffusers']:.2f} "
+            f"| {peak / unit:.1f} | {peak / base_peak:.2f} | {difference:.1e} |",
             flush=True,
         )
 

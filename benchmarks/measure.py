@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+T = TypeVar("T")
 
 
 class StorageTracker(TorchDispatchMode):
@@ -55,22 +57,25 @@ class StorageTracker(TorchDispatchMode):
         self.live -= size
 
 
-def peak_bytes(call: Callable[[], Any], existing: Any) -> int:
-    """Largest sum of live tensors made during ``call``, in bytes; ``existing`` is not counted."""
+def peak_bytes(call: Callable[[], T], existing: Any) -> tuple[T, int]:
+    """The result of ``call``, and the largest sum of live tensors it made, in bytes.
+
+    Storages of ``existing`` are not counted.
+    """
     tracker = StorageTracker()
     tracker.ignore(existing)
     with torch.inference_mode(), tracker:
-        call()
-    return tracker.peak
+        result = call()
+    return result, tracker.peak
 
 
-def median_seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of ``repeats`` calls after one to warm up."""
+def rounds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each call over ``repeats`` rounds that run them in turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
-        call()
-        times = []
         for _ in range(repeats):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}

@@ -141,8 +141,9 @@ def worker(options: argparse.Namespace) -> None:
     value = load_file(options.inputs)[options.what]
     run = partial(call, value)
     row: Row = {"process": risen_megabytes(run), "seconds": cpu_seconds(run, options.repeats)}
-    row["tensors"] = peak_bytes(run, [value, *network.parameters()]) / 2**20
-    row["sample"] = run().float().clamp(-1, 1).flatten()[::997].tolist()
+    result, peak = peak_bytes(run, [value, *network.parameters()])
+    row["tensors"] = peak / 2**20
+    row["sample"] = result.float().clamp(-1, 1).flatten()[::997].tolist()
     print(json.dumps(row))
 
 
