@@ -25,8 +25,10 @@ from comfyui_wanvideo.wanvideo.transformer.model import WanTransformer
 from comfyui_wanvideo.wanvideo.weights.dtype_policy import role_of
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 from measure import peak_bytes, rounds
+from torch import nn
 
 WIDTH, FFN_WIDTH, HEADS, TEXT_WIDTH = 1536, 8960, 12, 4096
+Contestant = tuple[nn.Module, Callable[[], torch.Tensor]]  # the network, and one forward of it
 LATENT_FRAMES = {1560: 1, 6240: 4}  # tokens of 832x480
 ACTIVATION_BYTES = 2  # one U of memory is tokens x width x 2 bytes
 
@@ -42,19 +44,17 @@ def our_model(layers: int, dtype: torch.dtype) -> WanTransformer:
     return model
 
 
-def our_forward(
-    model: WanTransformer, latent: torch.Tensor, text: torch.Tensor
-) -> Callable[[], torch.Tensor]:
+def our_forward(model: WanTransformer, latent: torch.Tensor, text: torch.Tensor) -> Contestant:
     """A step of a run: text and time were embedded by an earlier step."""
     geometry = VideoGeometry(832, 480, 4 * (latent.shape[2] - 1) + 1)
     conditioning = Conditioning(geometry, text=(text[0],))
     run = RunState(RunOptions(attention=sdpa))
-    return lambda: model(latent, (500.0,), conditioning, run)
+    return model, lambda: model(latent, (500.0,), conditioning, run)
 
 
 def diffusers_forward(
     model: WanTransformer, dtype: torch.dtype, latent: torch.Tensor, text: torch.Tensor
-) -> Callable[[], torch.Tensor]:
+) -> Contestant:
     """diffusers' WanTransformer3DModel with our weights."""
     from diffusers import WanTransformer3DModel
 
@@ -68,12 +68,12 @@ def diffusers_forward(
     twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
     twin = twin.to(dtype).eval()
     timestep = torch.tensor([500.0])
-    return lambda: twin(latent.to(dtype), timestep, text.to(dtype)).sample
+    return twin, lambda: twin(latent.to(dtype), timestep, text.to(dtype)).sample
 
 
 def comfyui_forward(
     model: WanTransformer, dtype: torch.dtype, latent: torch.Tensor, text: torch.Tensor
-) -> Callable[[], torch.Tensor]:
+) -> Contestant:
     """ComfyUI's WanModel with our weights; patch embedding in float32, as ComfyUI loads it."""
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
@@ -91,7 +91,7 @@ def comfyui_forward(
     )
     twin.load_state_dict(model.state_dict(), strict=True)
     timestep = torch.tensor([500.0])
-    return lambda: twin(latent.to(dtype), timestep, context=text.to(dtype))
+    return twin, lambda: twin(latent.to(dtype), timestep, context=text.to(dtype))
 
 
 def load_comfyui(path: Path) -> None:
@@ -130,12 +130,14 @@ def main() -> None:
 def report(model: WanTransformer, dtype: torch.dtype, tokens: int, frames: int, repeats: int) -> None:
     """Measure the three at one size."""
     latent, text = torch.randn(1, 16, frames, 60, 104), torch.randn(1, 512, TEXT_WIDTH)
-    calls = {
+    contestants = {
         "diffusers": diffusers_forward(model, dtype, latent, text),
         "ComfyUI": comfyui_forward(model, dtype, latent, text),
         "ours": our_forward(model, latent, text),
     }
-    warmed = {who: peak_bytes(call, [latent, text]) for who, call in calls.items()}  # also warms up
+    existing = [latent, text, *(list(network.parameters()) for network, _ in contestants.values())]
+    calls = {who: call for who, (_, call) in contestants.items()}
+    warmed = {who: peak_bytes(call, existing) for who, call in calls.items()}  # also warms up
     seconds = rounds(calls, repeats)
     reference, base_peak = warmed["diffusers"]
     unit = tokens * WIDTH * ACTIVATION_BYTES
