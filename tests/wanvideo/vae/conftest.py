@@ -1,6 +1,6 @@
 """Tiny VAEs with random weights, as files in the layouts that are around."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,15 @@ def diffusers_vae(version: str, **widths: int) -> nn.Module:
             parameter.normal_(0, parameter[0].numel() ** -0.5)
     network.decoder.conv_out.weight.mul_(0.1)  # pixels within [-1, 1], where diffusers clamps
     return network
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """These tensors are small: waiting for a second thread costs more than it computes (27 s, not 260 s)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
