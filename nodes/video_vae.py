@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from torch import Tensor
@@ -11,12 +13,11 @@ from ..wanvideo.conditioning.geometry import snap_frames, snap_size
 from ..wanvideo.errors import InputError
 from ..wanvideo.vae import Tiling
 from ..wanvideo.vae.pixels import images_from_pixels, normalise_pixels, pixels_from_images, with_noise
-from .host import CoreVae, check_interrupt, is_core_vae, is_out_of_memory, load, resize_images
+from .host import CoreVae, Progress, check_interrupt, is_core_vae, is_out_of_memory, load, resize_images
 from .sockets import WanVAE
 
 PATCH = 2  # latents per token along rows and columns
 NOISE_SEED = 0
-DECODER_BYTES_PER_VALUE = 8 * 96 * 4  # about 8 live tensors of 96 channels and 4 frames at full size
 VAE_BY_CHANNELS = {16: "a Wan 2.1 VAE", 48: "a Wan 2.2 VAE (for the 5B model)"}
 
 
@@ -62,12 +63,21 @@ class PackVae:
 
     def encode(self, images: Tensor, *, tiling: Tiling | None = None) -> Tensor:
         """See :class:`VideoVae`."""
-        self._load(images.shape[1], images.shape[2], tiling)
-        return self.socket.vae.encode(
+        vae = self.socket.vae
+        frames, height, width = images.shape[:3]
+        shape = (
+            1,
+            vae.latent_channels,
+            (frames - 1) // vae.temporal_stride + 1,
+            height // vae.spatial_stride,
+            width // vae.spatial_stride,
+        )
+        load(self.socket.managed, memory_required=vae.encode_bytes(shape, tiling))
+        return vae.encode(
             pixels_from_images(images),
             tiling=tiling,
             device=self.socket.managed.load_device,
-            check=check_interrupt,
+            check=_checked_progress(vae.steps(shape, tiling)),
             is_out_of_memory=is_out_of_memory,
         )
 
@@ -75,22 +85,16 @@ class PackVae:
         self, latent: Tensor, *, tiling: Tiling | None = None, normalization: str = "default"
     ) -> Tensor:
         """See :class:`VideoVae`."""
-        self._load(latent.shape[3] * self.spatial_stride, latent.shape[4] * self.spatial_stride, tiling)
-        pixels = self.socket.vae.decode(
+        vae = self.socket.vae
+        load(self.socket.managed, memory_required=vae.decode_bytes(latent.shape, tiling))
+        pixels = vae.decode(
             latent.float(),
             tiling=tiling,
             device=self.socket.managed.load_device,
-            check=check_interrupt,
+            check=_checked_progress(vae.steps(latent.shape, tiling)),
             is_out_of_memory=is_out_of_memory,
         )
         return images_from_pixels(pixels, normalization=normalization)
-
-    def _load(self, height: int, width: int, tiling: Tiling | None) -> None:
-        """Bring the weights to the device and ask for the memory of one pass."""
-        if tiling is not None:
-            height, width = min(height, tiling.tile_y), min(width, tiling.tile_x)
-        itemsize = self.socket.vae.dtype.itemsize
-        load(self.socket.managed, memory_required=height * width * DECODER_BYTES_PER_VALUE * itemsize)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,17 @@ class CoreVideoVae:
         """See :class:`VideoVae`; values outside the normal range are cut off before ``normalization``."""
         images = self.core.decode(latent, tile=_core_tile(tiling)).float().cpu()
         return images if normalization == "default" else normalise_pixels(images * 2.0 - 1.0, normalization)
+
+
+def _checked_progress(total: int) -> Callable[[], None]:
+    """Called between frames and tiles: stops when the user asked for it, and moves the progress bar."""
+    progress, done = Progress(total), count(1)
+
+    def check() -> None:
+        check_interrupt()
+        progress.update(min(next(done), total))  # more steps than planned when memory ran out on the way
+
+    return check
 
 
 def as_video_vae(vae: object, *, input_name: str = "vae") -> VideoVae:

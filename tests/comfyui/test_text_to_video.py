@@ -50,6 +50,11 @@ def test_every_step_is_reported(comfy):
     assert run.progress("sampler") == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_decoding_reports_every_latent_frame(comfy):
+    run = comfy.run(text_to_images(seed=111), keep={"images": ["decode", 0]})
+    assert run.progress("decode") == [(1, 2), (2, 2)]
+
+
 def test_the_log_says_what_runs_in_one_line(comfy):
     run = comfy.run(text_to_latent(seed=102), keep={"latent": LATENT})
     (line,) = [line for line in run.log.splitlines() if "tokens;" in line]
