@@ -3,16 +3,12 @@
 import ast
 import json
 import re
-import sys
 
 import pytest
 
 from .source import ROOT
 
-if sys.version_info < (3, 11):
-    pytest.skip("tomllib came with Python 3.11", allow_module_level=True)
-
-import tomllib
+tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
 
 # ComfyUI's own requirements; the first three are never the pack's business.
 NEVER = {"torch", "torchvision", "torchaudio"}
