@@ -56,7 +56,7 @@ def diffusers_forward(
     model: WanTransformer, dtype: torch.dtype, latent: torch.Tensor, text: torch.Tensor
 ) -> Contestant:
     """diffusers' WanTransformer3DModel with our weights."""
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     twin = WanTransformer3DModel(
         num_attention_heads=HEADS,
@@ -66,7 +66,7 @@ def diffusers_forward(
         num_layers=len(model.blocks),
     )
     twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
-    twin = twin.to(dtype).eval()
+    twin.eval().type(dtype)
     timestep = torch.tensor([500.0])
     return twin, lambda: twin(latent.to(dtype), timestep, text.to(dtype)).sample
 

@@ -38,9 +38,9 @@ Row = dict[str, Any]
 Candidate = tuple[torch.nn.Module, Call, Call]  # network, decode, encode
 
 
-def diffusers_network(width: int) -> torch.nn.Module:
+def diffusers_network(width: int) -> Any:
     """diffusers' AutoencoderKLWan in the 2.1 layout."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     return AutoencoderKLWan(base_dim=width, z_dim=Z)
 

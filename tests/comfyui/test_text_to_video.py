@@ -1,6 +1,7 @@
 """Text to video through the queue: it runs, is told about, repeats, chains and can be stopped."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ def latent_of(comfy, prompt, link=LATENT):
     run = comfy.run(prompt, keep={"latent": link})
     assert run.status == "success", run.message
     return run.kept["latent"].tensors["samples"]
+
+
+def reported(total):
+    """ComfyUI leaves out updates less than 0.1 s apart, except the first and the last."""
+    middle = range(2, total)
+    return [
+        [(1, total), *((value, total) for value in kept), (total, total)]
+        for count in range(len(middle) + 1)
+        for kept in combinations(middle, count)
+    ]
 
 
 def relative_error(found, expected):
@@ -47,12 +58,12 @@ def test_the_shipped_example_makes_a_video_with_the_tiny_models(comfy):
 
 def test_every_step_is_reported(comfy):
     run = comfy.run(text_to_latent(seed=101, steps=4), keep={"latent": LATENT})
-    assert run.progress("sampler") == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert run.progress("sampler") in reported(4)
 
 
 def test_decoding_reports_every_latent_frame(comfy):
     run = comfy.run(text_to_images(seed=111), keep={"images": ["decode", 0]})
-    assert run.progress("decode") == [(1, 2), (2, 2)]
+    assert run.progress("decode") in reported(2)
 
 
 def test_the_log_says_what_runs_in_one_line(comfy):
@@ -138,17 +149,18 @@ def test_a_list_of_cfg_gives_each_step_its_own(comfy):
 
 
 def test_cancel_stops_within_the_run_and_the_next_run_works(comfy):
-    expected = latent_of(comfy, text_to_latent(seed=107, steps=8))
+    short, long = text_to_latent(seed=107, steps=3), text_to_latent(seed=107, steps=400)
+    expected = latent_of(comfy, short)
 
-    def stop_at_step_2(event):
-        if event.name == "progress" and event.content.get("value") == 2:
+    def stop_at_the_first_step(event):
+        if event.name == "progress" and event.content.get("node") == "sampler":
             comfy.client.interrupt()
 
     comfy.free()
-    stopped = comfy.run(text_to_latent(seed=107, steps=8), keep={"x": LATENT}, on_event=stop_at_step_2)
+    stopped = comfy.run(long, keep={"x": LATENT}, on_event=stop_at_the_first_step)
     assert stopped.status == "interrupted"
-    assert len(stopped.progress("sampler")) < 8
-    assert torch.equal(latent_of(comfy, text_to_latent(seed=107, steps=8)), expected)
+    assert stopped.progress("sampler")[-1][0] < 400
+    assert torch.equal(latent_of(comfy, short), expected)
 
 
 def test_core_vae_shows_our_latent_as_our_vae_does(comfy):

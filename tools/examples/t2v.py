@@ -68,8 +68,8 @@ def _loaders() -> tuple[Node, ...]:
             widgets={"model_name": VAE, "precision": "bf16", "use_cpu_cache": False, "verbose": False},
             outputs=(("vae", "WANVAE"),),
             models=(_model(VAE, "vae"),),
-            column=800,
-            row=480,
+            column=820,
+            row=640,
         ),
     )
 

@@ -85,7 +85,7 @@ def reference_umt5(umt5_weights: dict[str, Tensor]) -> Callable[..., list[Tensor
         weights: Mapping[str, Tensor] = umt5_weights,
         padded_to: int = 320,
     ) -> list[Tensor]:
-        model = UMT5EncoderModel(config).eval().to(dtype)
+        model = UMT5EncoderModel(config).eval().type(dtype)
         state = {specs.umt5_hf_name(key): tensor for key, tensor in weights.items()}
         model.load_state_dict({**state, "encoder.embed_tokens.weight": state["shared.weight"]})
         ids = torch.zeros(len(prompts), padded_to, dtype=torch.long)

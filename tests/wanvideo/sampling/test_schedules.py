@@ -118,21 +118,23 @@ class TestDiffusers:
     """Sigmas against the library classes the wrapper uses or copied."""
 
     def test_euler(self, steps, shift):
-        reference = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=shift)
+        reference = pytest.importorskip("diffusers", minversion="0.42").FlowMatchEulerDiscreteScheduler(
+            shift=shift
+        )
         reference.set_timesteps(steps)
         assert build_schedule("euler", steps, shift).sigmas == pytest.approx(
             reference.sigmas.tolist(), abs=1e-6
         )
 
     def test_euler_beta(self, steps, shift):
-        library = pytest.importorskip("diffusers")
+        library = pytest.importorskip("diffusers", minversion="0.42")
         reference = library.FlowMatchEulerDiscreteScheduler(shift=shift, use_beta_sigmas=True)
         reference.set_timesteps(steps)
         found = build_schedule("euler/beta", steps, shift)
         assert found.sigmas == pytest.approx(reference.sigmas.tolist(), abs=1e-6)
 
     def test_deis_and_its_whole_timesteps(self, steps, shift):
-        library = pytest.importorskip("diffusers")
+        library = pytest.importorskip("diffusers", minversion="0.42")
         reference = library.DEISMultistepScheduler(
             use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
         )
@@ -142,7 +144,7 @@ class TestDiffusers:
         assert schedule.timesteps == tuple(reference.timesteps.tolist())
 
     def test_vibt_and_its_whole_timesteps(self, steps, shift):
-        library = pytest.importorskip("diffusers")
+        library = pytest.importorskip("diffusers", minversion="0.42")
         reference = library.UniPCMultistepScheduler(
             use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=shift
         )

@@ -13,7 +13,7 @@ BF16_TOLERANCE = 2e-2
 
 
 def diffusers_twin(model):
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     c = model.config
     twin = WanTransformer3DModel(
@@ -73,7 +73,7 @@ def test_forward_equals_comfyui_in_fp32(model, inputs, comfyui_path):
 @torch.inference_mode()
 def test_bf16_forward_is_as_close_to_fp32_as_diffusers_own(model, inputs):
     expected = forward(model, inputs)
-    twin = diffusers_twin(model).to(torch.bfloat16)
+    twin = diffusers_twin(model).type(torch.bfloat16)
     theirs = twin(
         inputs.latent.bfloat16(), torch.tensor([inputs.timestep]), padded_text(inputs).bfloat16()
     ).sample

@@ -1,6 +1,7 @@
 """Every extension point, filled by a small family: it has its effect, and inactive it changes nothing."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +170,7 @@ def test_channels_are_joined_after_the_noise_in_rank_order(inputs):
 
 def test_two_families_that_replace_the_patch_embedding_are_refused_by_name():
     points = ExtensionPoints()
-    points.set_embedder("SteadyDancer", object())
+    embedder: Any = object()
+    points.set_embedder("SteadyDancer", embedder)
     with pytest.raises(ExtensionError, match="SCAIL and SteadyDancer"):
-        points.set_embedder("SCAIL", object())
+        points.set_embedder("SCAIL", embedder)

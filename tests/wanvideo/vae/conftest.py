@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,9 +49,9 @@ class TinyVaeFile:
 
 def diffusers_vae(version: str, **widths: int) -> nn.Module:
     """AutoencoderKLWan with random weights whose activations keep their size."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    options = {"base_dim": WIDTH, **widths}
+    options: dict[str, Any] = {"base_dim": WIDTH, **widths}
     if version == "2.2":
         options |= {
             "z_dim": 48,

@@ -27,7 +27,7 @@ def test_statistics_are_those_of_comfyui(comfyui_path, channels, name):
 
 
 def test_statistics_of_wan21_are_those_of_diffusers():
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     defaults = inspect.signature(AutoencoderKLWan.__init__).parameters
     space = latent_space_for(16)

@@ -43,7 +43,7 @@ def wan_shapes(dim=256, ffn=512, layers=2, cin=16, cout=16, *, image=False, flf=
 
 
 def block_shapes(prefix, dim, ffn):
-    shapes = {f"{prefix}.modulation": (1, 6, dim)}
+    shapes: dict[str, tuple[int, ...]] = {f"{prefix}.modulation": (1, 6, dim)}
     for attention in ("self_attn", "cross_attn"):
         for name in "qkvo":
             linear(shapes, f"{prefix}.{attention}.{name}", dim, dim)

@@ -45,6 +45,7 @@ def test_the_result_has_the_dtype_of_the_input(storage, compute):
 @pytest.mark.parametrize("compute", FLOATS)
 def test_any_storage_gives_the_product_of_the_stored_values(storage, compute):
     layer, x = filled(storage), inputs(compute)
+    assert layer.bias is not None
     expected = x.double() @ layer.weight.double().T + layer.bias.double()
     tolerance = {torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}[compute]
     error = (layer(x).double() - expected).norm() / expected.norm()
@@ -57,6 +58,7 @@ def test_a_scale_per_tensor_or_per_row_multiplies_the_weight(storage, shape):
     layer, x = filled(storage), inputs(torch.float32)
     layer.scale_weight = frozen(torch.rand(shape) + 0.5)
     rows = layer.scale_weight.double().reshape(-1, 1)
+    assert layer.bias is not None
     expected = x.double() @ (layer.weight.double() * rows).T + layer.bias.double()
     assert (layer(x).double() - expected).norm() / expected.norm() < 1e-6
 
