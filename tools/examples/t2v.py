@@ -69,7 +69,7 @@ def _loaders() -> tuple[Node, ...]:
             outputs=(("vae", "WANVAE"),),
             models=(_model(VAE, "vae"),),
             column=820,
-            row=640,
+            row=900,
         ),
     )
 
