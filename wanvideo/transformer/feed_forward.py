@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from ..weights.linear import WanLinear
 
 
 class TanhGelu(nn.Module):
-    """GELU in its tanh form, which the Wan weights were trained with."""
+    """GELU in its tanh form, which the Wan weights were trained with; overwrites its input.
+
+    Its input is the hidden layer, the widest tensor of a block: a second one would be the block's peak.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Element-wise, same shape and dtype."""
-        return F.gelu(x, approximate="tanh")
+        return torch.ops.aten.gelu_(x, approximate="tanh")
 
 
 class FeedForward(nn.Sequential):
