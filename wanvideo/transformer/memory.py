@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from .config import WanConfig
+from .config import HEAD_WIDTH, WanConfig
 
-STREAM_COPIES = (
-    9.5  # tokens x dim x element bytes alive at the peak of a block, measured: benchmarks/README.md
-)
 FLOAT32_BYTES = 4
+# Tensors of tokens x dim alive at the peak of a block, in bytes per value (benchmarks/measure.py):
+# self-attention (queries and keys pass through float32 for norm and RoPE), and the feed-forward beside its
+# hidden layer. tests/wanvideo/transformer/test_memory.py holds them to what is measured.
+ATTENTION_BYTES = {torch.float32: 7.5 * 4, torch.bfloat16: 10.6 * 2, torch.float16: 10.6 * 2}
+FEED_FORWARD_STREAMS = 4.6
 
 
 def activation_bytes(config: WanConfig, tokens: int, dtype: torch.dtype, *, batch: int = 1) -> int:
@@ -21,7 +23,8 @@ def activation_bytes(config: WanConfig, tokens: int, dtype: torch.dtype, *, batc
         dtype: of the token stream.
         batch: videos computed together.
     """
-    stream = batch * tokens * config.dim * dtype.itemsize
-    hidden = batch * tokens * config.ffn_dim * dtype.itemsize
-    rope = tokens * 128 * FLOAT32_BYTES
-    return int(STREAM_COPIES * stream + 2 * hidden + rope)
+    values = batch * tokens * config.dim
+    attention = ATTENTION_BYTES[dtype] * values
+    feed_forward = (FEED_FORWARD_STREAMS * values + batch * tokens * config.ffn_dim) * dtype.itemsize
+    rope = tokens * HEAD_WIDTH * FLOAT32_BYTES
+    return int(max(attention, feed_forward) + rope)

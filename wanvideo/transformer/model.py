@@ -47,6 +47,11 @@ class WanTransformer(nn.Module):
         assert first.self_attn.q.bias is not None
         return first.self_attn.q.bias.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.modulation.device
+
     def families(self) -> set[str]:
         """Names of the families that can take part: those that filled a point or added a sub-layer."""
         sublayers = (block.sublayers for block in self.blocks if isinstance(block, WanBlock))
@@ -71,9 +76,20 @@ class WanTransformer(nn.Module):
             Velocity ``[B, C_out, T, H, W]`` in float32.
         """
         grid = self._grid(latent)
-        sequence = self._embed(latent, tuple(timesteps), conditioning, grid)
+        tokens, sequence = self._embed(latent, tuple(timesteps), conditioning, grid)
         context = self._context(sequence, conditioning, grid, run)
-        tokens = self._blocks(sequence.tokens, context, run)
+        sessions = [
+            stream.begin(value, tokens, context)
+            for stream, value in active(self.points.streams, conditioning.inputs)
+        ]
+        for index, block in enumerate(self.blocks):
+            run.options.check()
+            attention = run.options.attention_for(run.step, index) or context.attention
+            for session in sessions:
+                tokens = session.before_block(index, tokens)
+            tokens = block(tokens, replace(context, attention=attention, block_index=index))
+            for session in sessions:
+                tokens = session.after_block(index, tokens)
         main = sequence.main
         time = context.time.for_slice(main.start, main.stop)
         return unpatchify(self.head(tokens[:, main.start : main.stop], time), grid)
@@ -88,7 +104,7 @@ class WanTransformer(nn.Module):
         timesteps: tuple[float, ...],
         conditioning: Conditioning,
         grid: tuple[int, int, int],
-    ) -> Sequence:
+    ) -> tuple[Tensor, Sequence]:
         inputs = conditioning.inputs
         for name, part in sorted(self.points.channels.items(), key=lambda item: item[1].rank):
             latent = torch.cat([latent, part.channels(inputs.get(name), latent).to(latent)], dim=1)
@@ -117,7 +133,7 @@ class WanTransformer(nn.Module):
         grid: tuple[int, int, int],
         run: RunState,
     ) -> BlockContext:
-        options, device = run.options, sequence.tokens.device
+        options, device = run.options, self.device
         return BlockContext(
             time=self._time(sequence, conditioning, run),
             rope=run.rope_table(
@@ -134,7 +150,7 @@ class WanTransformer(nn.Module):
 
     def _time(self, sequence: Sequence, conditioning: Conditioning, run: RunState) -> TimeTable:
         edits = active(self.points.time, conditioning.inputs)
-        device = sequence.tokens.device
+        device = self.device
 
         def embed() -> tuple[Tensor, Tensor]:
             features = sinusoidal_embedding(
@@ -151,14 +167,14 @@ class WanTransformer(nn.Module):
     def _text(
         self, sequence: Sequence, conditioning: Conditioning, frames: int, run: RunState
     ) -> tuple[TextPart, ...]:
-        main, length = sequence.main, sequence.tokens.shape[1]
+        main = sequence.main
         per_frame = (main.stop - main.start) // frames
         parts = []
         for prompt, (first, last) in share_frames(conditioning.text, frames):
             rows = run.memo(("text", id(prompt)), lambda prompt=prompt: (prompt, self.embed_text(prompt)))[1]
             start = 0 if first == 0 else main.start + first * per_frame
-            stop = length if last == frames else main.start + last * per_frame
-            parts.append(TextPart(rows.expand(sequence.tokens.shape[0], -1, -1), start, stop))
+            stop = sequence.length if last == frames else main.start + last * per_frame
+            parts.append(TextPart(rows.expand(sequence.batch, -1, -1), start, stop))
         return tuple(parts)
 
     def embed_text(self, prompt: Tensor) -> Tensor:
@@ -166,28 +182,13 @@ class WanTransformer(nn.Module):
 
         The padding rows are attended like real ones; leaving them out changes the result.
         """
-        rows = prompt[: self.config.text_length].to(self.head.modulation.device, self.compute_dtype)
+        rows = prompt[: self.config.text_length].to(self.device, self.compute_dtype)
         padded = F.pad(rows, (0, 0, 0, self.config.text_length - rows.shape[0]))
         return self.text_embedding(padded.unsqueeze(0))
 
     def _image(self, conditioning: Conditioning) -> Tensor | None:
         rows = [point.rows(value) for point, value in active(self.points.context, conditioning.inputs)]
         return torch.cat(rows, dim=1).to(self.compute_dtype) if rows else None
-
-    def _blocks(self, tokens: Tensor, context: BlockContext, run: RunState) -> Tensor:
-        sessions = [
-            stream.begin(value, tokens, context)
-            for stream, value in active(self.points.streams, context.inputs)
-        ]
-        for index, block in enumerate(self.blocks):
-            run.options.check()
-            attention = run.options.attention_for(run.step, index) or context.attention
-            for session in sessions:
-                tokens = session.before_block(index, tokens)
-            tokens = block(tokens, replace(context, attention=attention, block_index=index))
-            for session in sessions:
-                tokens = session.after_block(index, tokens)
-        return tokens
 
 
 def share_frames(prompts: SequenceOf[Tensor], frames: int) -> list[tuple[Tensor, tuple[int, int]]]:

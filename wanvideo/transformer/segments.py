@@ -50,21 +50,26 @@ class Span:
 
 @dataclass(frozen=True)
 class Sequence:
-    """The joined segments.
+    """What the joined segments are, beside their tokens.
 
     Args:
-        tokens: ``[B, L, D]``.
+        batch: videos computed together.
         positions: ``[L, 3]``.
         timesteps: the distinct timesteps, in order of appearance.
         runs: which tokens use which of them.
         spans: where each segment lies.
     """
 
-    tokens: Tensor
+    batch: int
     positions: Tensor
     timesteps: tuple[float, ...]
     runs: tuple[TokenRun, ...]
     spans: tuple[Span, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return self.spans[-1].stop
 
     @property
     def main(self) -> Span:
@@ -72,8 +77,13 @@ class Sequence:
         return next(span for span in self.spans if span.role == MAIN)
 
 
-def join(segments: SequenceOf[Segment]) -> Sequence:
-    """Put segments one after the other; neighbouring tokens of one timestep share a run."""
+def join(segments: SequenceOf[Segment]) -> tuple[Tensor, Sequence]:
+    """Put segments one after the other; neighbouring tokens of one timestep share a run.
+
+    Returns:
+        The tokens ``[B, L, D]``, and what they are. They are apart so that the tokens entering the first
+        block can be freed when it is done.
+    """
     values: dict[float, int] = {}
     runs: list[TokenRun] = []
     spans: list[Span] = []
@@ -87,13 +97,9 @@ def join(segments: SequenceOf[Segment]) -> Sequence:
             _extend_runs(runs, start + frame * per_frame, start + (frame + 1) * per_frame, row)
         spans.append(Span(segment.role, start, start + length, segment.sees))
         start += length
-    return Sequence(
-        tokens=segments[0].tokens if len(segments) == 1 else torch.cat([s.tokens for s in segments], dim=1),
-        positions=torch.cat([s.positions for s in segments]),
-        timesteps=tuple(values),
-        runs=tuple(runs),
-        spans=tuple(spans),
-    )
+    tokens = segments[0].tokens if len(segments) == 1 else torch.cat([s.tokens for s in segments], dim=1)
+    positions = torch.cat([s.positions for s in segments])
+    return tokens, Sequence(tokens.shape[0], positions, tuple(values), tuple(runs), tuple(spans))
 
 
 def _extend_runs(runs: list[TokenRun], start: int, stop: int, row: int) -> None:
