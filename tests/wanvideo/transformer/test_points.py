@@ -12,6 +12,7 @@ from comfyui_wanvideo.wanvideo.transformer.segments import Segment
 from .conftest import CONFIG, forward, random_transformer, relative_error, run_state
 
 NAME = "example"
+WITH_IMAGE_BRANCH = replace(CONFIG, has_image_branch=True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,20 @@ class StreamSession:
         return tokens + pattern(self.strength) if index == 0 else tokens
 
 
+class OtherEmbedder:
+    def __init__(self, model):
+        self.model = model
+
+    def embed(self, latent):
+        return self.model.patch_embedding(latent.flip(-1))
+
+
+class AddedContext:
+    def rows(self, family_input):
+        del family_input
+        return torch.randn(1, 5, CONFIG.dim, generator=torch.Generator().manual_seed(6))
+
+
 class AddedSublayer(torch.nn.Module):
     def forward(self, tokens, family_input, context):
         del context
@@ -86,6 +101,10 @@ def fill(model, point):
         points.segments[NAME] = AddedSegment()
     elif point == "embed":
         points.embed[NAME] = AddedEmbed()
+    elif point == "embedder":
+        points.set_embedder(NAME, OtherEmbedder(model))
+    elif point == "context":
+        points.context[NAME] = AddedContext()
     elif point == "time":
         points.time[NAME] = AddedTime()
     elif point == "attention":
@@ -96,7 +115,7 @@ def fill(model, point):
         model.blocks[1].sublayers[NAME] = AddedSublayer()
 
 
-POINTS = ["segments", "embed", "time", "attention", "streams", "sublayer"]
+POINTS = ["segments", "embedder", "embed", "time", "context", "attention", "streams", "sublayer"]
 
 
 def forward_with(model, inputs, family_inputs):
@@ -107,18 +126,39 @@ def forward_with(model, inputs, family_inputs):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_filled_point_changes_the_prediction(inputs, point):
-    plain = forward(random_transformer(), inputs)
-    model = random_transformer()
+    plain = forward(random_transformer(WITH_IMAGE_BRANCH), inputs)
+    model = random_transformer(WITH_IMAGE_BRANCH)
     fill(model, point)
     assert relative_error(forward_with(model, inputs, {NAME: ExampleInput()}), plain) > 1e-3
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_filled_point_without_its_input_changes_nothing(inputs, point):
-    plain = forward(random_transformer(), inputs)
-    model = random_transformer()
+    plain = forward(random_transformer(WITH_IMAGE_BRANCH), inputs)
+    model = random_transformer(WITH_IMAGE_BRANCH)
     fill(model, point)
     assert torch.equal(forward_with(model, inputs, {}), plain)
+
+
+def test_a_rule_that_only_records_sees_every_block_and_changes_nothing(inputs):
+    class Recorder:
+        def __init__(self):
+            self.keys = {}
+
+        def project(self, query, key, value, context):
+            self.keys[context.block_index] = key.clone()
+            return query, key, value
+
+        def attended(self, output, query, context):
+            del query, context
+            return output
+
+    model, recorder = random_transformer(), Recorder()
+    plain = forward(model, inputs)
+    model.points.attention[NAME] = recorder
+    assert torch.equal(forward_with(model, inputs, {NAME: ExampleInput()}), plain)
+    assert sorted(recorder.keys) == list(range(CONFIG.layers))
+    assert recorder.keys[0].shape == (1, 3 * 3 * 5, CONFIG.heads, 128)
 
 
 def test_a_segment_nobody_sees_changes_nothing_but_rounding(inputs):
