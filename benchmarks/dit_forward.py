@@ -87,31 +87,33 @@ def comfyui_forward(
         num_layers=len(model.blocks),
         operations=comfy.ops.disable_weight_init,
         dtype=dtype,
-        device="cpu",
+        device=latent.device,
     )
     twin.load_state_dict(model.state_dict(), strict=True)
     timestep = torch.tensor([500.0])
     return twin, lambda: twin(latent.to(dtype), timestep, context=text.to(dtype))
 
 
-def load_comfyui(path: Path) -> None:
-    """Put ComfyUI on the path, on the CPU, without it reading our arguments."""
+def load_comfyui(path: Path, *, on_cpu: bool) -> None:
+    """Put ComfyUI on the path, without it reading our arguments."""
     sys.path.insert(0, str(path))
     sys.argv = sys.argv[:1]
     import comfy.options  # noqa: F401
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = on_cpu
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--comfyui", type=Path, default=Path(".dev/ComfyUI"))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    load_comfyui(options.comfyui.resolve())
+    load_comfyui(options.comfyui.resolve(), on_cpu=options.device == "cpu")
+    torch.set_default_device(options.device)
     print(
         f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, "
         f"width {WIDTH}, {options.layers} layers; U = tokens x width x 2 bytes"

@@ -77,5 +77,7 @@ def rounds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, fl
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 times[name].append(time.perf_counter() - start)
     return {name: sorted(values)[len(values) // 2] for name, values in times.items()}

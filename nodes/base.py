@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..wanvideo.errors import WanError
-from .host import io, list_files
+from ..wanvideo.weights.checkpoint import Checkpoint
+from .host import check_file, file_fingerprint, io, list_files, resolve_file
 
 CATEGORY = "WanVideoWrapper"  # the menu folder of the nodes this pack succeeds
 
@@ -25,6 +26,11 @@ class WanNode(io.ComfyNode):
     if TYPE_CHECKING:  # only there for the checker: ComfyUI calls what it finds, so it must not find these
 
         @classmethod
+        def run(cls, *_: Any, **inputs: Any) -> io.NodeOutput:
+            """Do the node's work; input names are parameter names."""
+            ...
+
+        @classmethod
         def validate_inputs(cls, *_: Any, **inputs: Any) -> bool | str:
             """Optional: ``True``, or what is wrong with the values that are known before the run."""
             ...
@@ -33,11 +39,6 @@ class WanNode(io.ComfyNode):
         def fingerprint_inputs(cls, *_: Any, **inputs: Any) -> object:
             """Optional: a value that changes when the node must run again."""
             ...
-
-    @classmethod
-    def run(cls, *_: Any, **inputs: Any) -> io.NodeOutput:
-        """Do the node's work; input names are parameter names."""
-        raise NotImplementedError(f"{cls.__name__} takes {', '.join(inputs)} and does nothing")
 
     @classmethod
     def execute(cls, **inputs: object) -> io.NodeOutput:
@@ -52,6 +53,39 @@ class WanNode(io.ComfyNode):
         """The node's title in the graph."""
         schema = getattr(cls, "SCHEMA", None) or cls.define_schema()
         return schema.display_name or schema.node_id
+
+
+class ModelNameNode(WanNode):
+    """A node that reads the file chosen in ``model_name``: checked before the run, read anew when changed."""
+
+    FOLDER = ""  # ComfyUI's name of the model folder
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def check_header(cls, checkpoint: Checkpoint) -> None:
+            """Raise a :class:`WanError` when the header shows that the file is not what the node takes."""
+            ...
+
+    @classmethod
+    def validate_inputs(cls, model_name: object) -> bool | str:
+        """Find the file and look at its header, before anything is loaded."""
+        found = check_file(cls.FOLDER, model_name, input_name="model_name")
+        if found is not True or not isinstance(model_name, str):
+            return found
+        path = resolve_file(cls.FOLDER, model_name, input_name="model_name")
+        if path.suffix.lower() != ".safetensors":
+            return True  # other formats have no header that could be read alone
+        try:
+            cls.check_header(Checkpoint.open(path))
+        except WanError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
+        """Run again when the file changed."""
+        return file_fingerprint(cls.FOLDER, model_name)
 
 
 def model_file_input(

@@ -12,6 +12,7 @@ from .host import io
 from .sampling_run import SamplerInputs, run_sampler
 from .scheduler import rope_function_input, scheduler_input
 
+SOLVER_HISTORIES = ("restart", "continue")
 SAMPLER_OUTPUTS = (
     ("samples", "where the run ended"),
     ("denoised_samples", "clean estimate of the last step"),
@@ -86,14 +87,25 @@ def _added_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "solver_history",
-            options=["restart", "continue"],
-            default="restart",
+            options=list(SOLVER_HISTORIES),
+            default=SOLVER_HISTORIES[0],
             optional=True,
             advanced=True,
             tooltip="restart: each sampler starts its method anew. continue, in both samplers of a chain: a "
             "multistep method goes on where the first stopped, so that the chain equals one run.",
         ),
     ]
+
+
+class _SamplerNode(WanNode):
+    """A node with the inputs :func:`_added_inputs` appends."""
+
+    @classmethod
+    def validate_inputs(cls, solver_history: object = "restart") -> bool | str:
+        """Accept the empty value that graphs of the predecessor have after their last widget."""
+        if solver_history in (*SOLVER_HISTORIES, "", None) or not isinstance(solver_history, str):
+            return True
+        return f"solver_history: {solver_history!r} is not one of {', '.join(SOLVER_HISTORIES)}"
 
 
 def _sampler_inputs() -> list[io.Input]:
@@ -158,7 +170,7 @@ class ExtraArguments:
     inputs: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-class WanVideoSampler(WanNode):
+class WanVideoSampler(_SamplerNode):
     """Turns noise, or a latent, into a video latent."""
 
     @classmethod
@@ -179,7 +191,7 @@ class WanVideoSampler(WanNode):
         return run_sampler(SamplerInputs(**inputs))
 
 
-class WanVideoSamplerSettings(WanNode):
+class WanVideoSamplerSettings(_SamplerNode):
     """The inputs of the sampler as one value."""
 
     @classmethod
@@ -221,7 +233,7 @@ class WanVideoSamplerFromSettings(WanNode):
         return run_sampler(sampler_inputs.inputs)
 
 
-class WanVideoSamplerv2(WanNode):
+class WanVideoSamplerv2(_SamplerNode):
     """The sampler with the schedule and the rare options as sockets."""
 
     @classmethod

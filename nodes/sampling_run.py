@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class SamplerInputs:
     start_step: float = 0
     end_step: float = -1
     add_noise_to_samples: bool = False
-    solver_history: SolverHistoryMode = "restart"
+    solver_history: SolverHistoryMode | Literal[""] = "restart"
     flowedit_args: object = None
     feta_args: object = None
     context_options: object = None
@@ -144,7 +144,7 @@ def _request(inputs: SamplerInputs, geometry: VideoGeometry) -> GenerationReques
         initial=_initial(inputs),
         inputs=inputs.image_embeds.inputs,
         filters=inputs.experimental_args.filters if inputs.experimental_args else (),
-        solver_history=inputs.solver_history,
+        solver_history=inputs.solver_history or "restart",
     )
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.errors import NotYetError
 from ..wanvideo.weights.checkpoint import Checkpoint
-from .base import CATEGORY, WanNode, model_file_input
-from .host import file_fingerprint, io, load, resolve_file, rows_of_conditioning, user_folder
+from .base import CATEGORY, ModelNameNode, WanNode, model_file_input
+from .host import io, load, resolve_file, rows_of_conditioning, user_folder
 from .sockets import Model, PromptExtender, TextEmbedsSocket, TextEncoderSocket
 from .text_cache import TextCache
 from .text_encoding import (
@@ -18,7 +18,7 @@ from .text_encoding import (
     PRECISIONS,
     QUANTIZATIONS,
     cache_for,
-    check_encoder_file,
+    check_encoder,
     encode_both,
     encode_cached,
     encoder_of,
@@ -73,8 +73,16 @@ def file_inputs() -> tuple[io.Input, io.Input, io.Input]:
     )
 
 
-class LoadWanVideoT5TextEncoder(WanNode):
+class _EncoderFileNode(ModelNameNode):
+    @classmethod
+    def check_header(cls, checkpoint: Checkpoint) -> None:
+        check_encoder(checkpoint)
+
+
+class LoadWanVideoT5TextEncoder(_EncoderFileNode):
     """Loads a text encoder file."""
+
+    FOLDER = FOLDER
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -100,16 +108,6 @@ class LoadWanVideoT5TextEncoder(WanNode):
             ],
             outputs=[TextEncoderSocket.Output(display_name="wan_t5_model")],
         )
-
-    @classmethod
-    def validate_inputs(cls, model_name: object) -> bool | str:
-        """Find the file and look at its header, before anything is loaded."""
-        return check_encoder_file(model_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
-        """Load again when the file changed."""
-        return file_fingerprint(FOLDER, model_name)
 
     @classmethod
     def run(
@@ -221,8 +219,10 @@ class WanVideoTextEncodeSingle(WanNode):
         return io.NodeOutput(TextEmbeds(tuple(rows)))
 
 
-class WanVideoTextEncodeCached(WanNode):
+class WanVideoTextEncodeCached(_EncoderFileNode):
     """Both prompts, with a text encoder that is loaded only when it is needed."""
+
+    FOLDER = FOLDER
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -256,16 +256,6 @@ class WanVideoTextEncodeCached(WanNode):
                 ),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, model_name: object) -> bool | str:
-        """Find the file and look at its header, before anything is loaded."""
-        return check_encoder_file(model_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
-        """Encode again when the file changed."""
-        return file_fingerprint(FOLDER, model_name)
 
     @classmethod
     def run(

@@ -13,12 +13,11 @@ from ..wanvideo.conditioning.prompts import clean_prompt, split_prompts
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.encoders.text_encoder import load_umt5
 from ..wanvideo.encoders.umt5_keys import official_umt5, read_config
-from ..wanvideo.errors import InputError, WanError
+from ..wanvideo.errors import InputError
 from ..wanvideo.weights.checkpoint import Checkpoint
 from ..wanvideo.weights.residency import Residency
 from .host import (
     ManagedModel,
-    check_file,
     check_interrupt,
     encode_with_clip,
     evict,
@@ -44,19 +43,9 @@ Encode = Callable[[Sequence[str]], list[Tensor]]
 """Prompts to rows ``[L, width]`` each."""
 
 
-def check_encoder_file(model_name: object) -> bool | str:
-    """Answer of ``validate_inputs``: the file exists and, by its header, is a UMT5 encoder."""
-    found = check_file(FOLDER, model_name, input_name="model_name")
-    if found is not True or not isinstance(model_name, str):
-        return found
-    path = resolve_file(FOLDER, model_name, input_name="model_name")
-    if path.suffix.lower() != ".safetensors":
-        return True  # other formats have no header that could be read alone
-    try:
-        read_config(official_umt5(Checkpoint.open(path)))
-    except WanError as error:
-        return str(error)
-    return True
+def check_encoder(checkpoint: Checkpoint) -> None:
+    """Raise a :class:`WanError` unless the file is, by its header, a UMT5 encoder."""
+    read_config(official_umt5(checkpoint))
 
 
 def load_text_encoder(path: Path, precision: str, quantization: str) -> WanTextEncoder:

@@ -8,16 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..wanvideo.errors import NotYetError, WanError
+from ..wanvideo.errors import NotYetError
 from ..wanvideo.vae import Tiling, VideoVAE, latent_space_for, load_tiny_vae, load_vae
 from ..wanvideo.vae.layouts import read_layout
 from ..wanvideo.weights.checkpoint import Checkpoint
 from ..wanvideo.weights.kinds import wrong_kind
-from .base import CATEGORY, WanNode, model_file_input
+from .base import CATEGORY, ModelNameNode, WanNode, model_file_input
 from .host import (
     ManagedModel,
-    check_file,
-    file_fingerprint,
     io,
     resolve_file,
     say,
@@ -66,23 +64,17 @@ def tiling_of(enable_vae_tiling: bool, sizes: dict[str, int]) -> Tiling | None:
     return Tiling(sizes["tile_x"], sizes["tile_y"], sizes["tile_stride_x"], sizes["tile_stride_y"])
 
 
-def check_vae_file(folder: str, model_name: object) -> bool | str:
-    """Answer of ``validate_inputs``: the file exists and, by its header, is a VAE of Wan."""
-    found = check_file(folder, model_name, input_name="model_name")
-    if found is not True or not isinstance(model_name, str):
-        return found
-    path = resolve_file(folder, model_name, input_name="model_name")
-    if path.suffix.lower() != ".safetensors":
-        return True  # other formats have no header that could be read alone
-    try:
-        checkpoint = Checkpoint.open(path)
-        return True if read_layout(checkpoint) else str(wrong_kind(checkpoint, "a Wan VAE"))
-    except WanError as error:
-        return str(error)
+class _VaeFileNode(ModelNameNode):
+    @classmethod
+    def check_header(cls, checkpoint: Checkpoint) -> None:
+        if not read_layout(checkpoint):
+            raise wrong_kind(checkpoint, "a Wan VAE")
 
 
-class WanVideoVAELoader(WanNode):
+class WanVideoVAELoader(_VaeFileNode):
     """Loads a VAE file."""
+
+    FOLDER = "vae"
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -116,16 +108,6 @@ class WanVideoVAELoader(WanNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: object) -> bool | str:
-        """Find the file and look at its header, before anything is loaded."""
-        return check_vae_file("vae", model_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
-        """Load again when the file changed."""
-        return file_fingerprint("vae", model_name)
-
-    @classmethod
     def run(
         cls,
         *,
@@ -145,8 +127,10 @@ class WanVideoVAELoader(WanNode):
         return io.NodeOutput(managed_vae(vae, path))
 
 
-class WanVideoTinyVAELoader(WanNode):
+class WanVideoTinyVAELoader(_VaeFileNode):
     """Loads a tiny VAE file."""
+
+    FOLDER = "vae_approx"
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -174,16 +158,6 @@ class WanVideoTinyVAELoader(WanNode):
             ],
             outputs=[VaeSocket.Output(display_name="vae")],
         )
-
-    @classmethod
-    def validate_inputs(cls, model_name: object) -> bool | str:
-        """Find the file and look at its header, before anything is loaded."""
-        return check_vae_file("vae_approx", model_name)
-
-    @classmethod
-    def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
-        """Load again when the file changed."""
-        return file_fingerprint("vae_approx", model_name)
 
     @classmethod
     def run(cls, *, model_name: str, precision: str = "fp16", parallel: bool = False) -> io.NodeOutput:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from .comfyui.server import Comfy
@@ -19,6 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 package = types.ModuleType("comfyui_wanvideo")
 package.__path__ = [str(ROOT)]
 sys.modules["comfyui_wanvideo"] = package
+
+
+# Drawing inputs is slow on a busy machine (hypothesis first reads the constants of all imported sources);
+# that is not a fault of the test, and no test here is a timed one.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def in_ci() -> bool:

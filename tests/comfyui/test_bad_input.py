@@ -25,15 +25,18 @@ def bad_models(comfy):
     )
 
 
-def refused(comfy, prompt, *words, keep=LATENT):
-    """The run fails with a message that has all words and nothing raw."""
+def refusal(comfy, prompt, *, keep=LATENT):
+    """The message of a run that fails, checked to name its node and to hold nothing raw."""
     run = comfy.run(prompt, keep={"x": keep})
     assert run.status in ("error", "refused"), run.status
-    message = run.message
-    for word in words:
-        assert word.lower() in message.lower(), message
-    for raw in RAW_TEXT:
-        assert raw not in message, message
+    assert all(error.class_type for error in run.errors)
+    assert not [raw for raw in RAW_TEXT if raw in run.message], run.message
+    return run.message
+
+
+def absent(words, message):
+    """The words that the message lacks, in any case."""
+    return [word for word in words if word.lower() not in message.lower()]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,8 @@ def refused(comfy, prompt, *words, keep=LATENT):
     ],
 )
 def test_a_bad_model_file_is_refused_by_name(comfy, file, words):
-    refused(comfy, text_to_latent(model=file), *words)
+    message = refusal(comfy, text_to_latent(model=file))
+    assert absent(words, message) == [], message
 
 
 def test_a_model_file_with_an_unknown_weight_runs_and_says_so(comfy):
@@ -61,11 +65,13 @@ def test_a_model_file_with_an_unknown_weight_runs_and_says_so(comfy):
 
 @pytest.mark.parametrize("file", ["bad_dit_as_umt5.safetensors", "bad_plain_t5.safetensors"])
 def test_another_model_as_text_encoder_is_refused(comfy, file):
-    refused(comfy, text_to_latent(text_encoder=file), "UMT5 text encoder", file.split(".")[0])
+    message = refusal(comfy, text_to_latent(text_encoder=file))
+    assert absent(["UMT5 text encoder", file.split(".")[0]], message) == [], message
 
 
 def test_a_pickle_that_runs_code_is_refused_as_text_encoder(comfy):
-    refused(comfy, text_to_latent(text_encoder="bad_evil_umt5.pth"), "bad_evil_umt5", "weights_only")
+    message = refusal(comfy, text_to_latent(text_encoder="bad_evil_umt5.pth"))
+    assert absent(["bad_evil_umt5", "weights_only"], message) == [], message
 
 
 @pytest.mark.parametrize(
@@ -78,13 +84,15 @@ def test_a_pickle_that_runs_code_is_refused_as_text_encoder(comfy):
 def test_another_file_as_vae_is_refused(comfy, file, words):
     prompt = {"in": comfy.put_tensors(samples=torch.randn(1, 16, 1, 6, 8)), "vae": vae_loader(file)}
     prompt["decode"] = decode(["vae", 0], ["in", 0])
-    refused(comfy, prompt, *words, keep=["decode", 0])
+    message = refusal(comfy, prompt, keep=["decode", 0])
+    assert absent(words, message) == [], message
 
 
 def test_a_latent_of_the_other_vae_is_refused_before_decoding(comfy):
     prompt = {"in": comfy.put_tensors(samples=torch.randn(1, 48, 1, 6, 8)), "vae": vae_loader()}
     prompt["decode"] = decode(["vae", 0], ["in", 0])
-    refused(comfy, prompt, "vae", "16", "48", keep=["decode", 0])
+    message = refusal(comfy, prompt, keep=["decode", 0])
+    assert absent(["vae", "16", "48"], message) == [], message
 
 
 @pytest.mark.parametrize(
@@ -102,12 +110,27 @@ def test_a_size_the_model_cannot_make_is_rounded_and_said(comfy, size, shape, wo
         assert word in run.log
 
 
+@pytest.mark.parametrize("value", ["", "restart"])
+def test_the_empty_value_old_graphs_have_after_their_last_widget_changes_nothing(comfy, value):
+    run = comfy.run(text_to_latent(seed=204, solver_history=value), keep={"x": LATENT})
+    plain = comfy.run(text_to_latent(seed=204), keep={"x": LATENT})
+    assert run.status == "success", run.message
+    assert torch.equal(run.kept["x"].tensors["samples"], plain.kept["x"].tensors["samples"])
+
+
+def test_an_unknown_solver_history_is_refused_by_name(comfy):
+    message = refusal(comfy, text_to_latent(solver_history="carry on"))
+    assert absent(["solver_history", "carry on", "restart, continue"], message) == [], message
+
+
 def test_a_start_step_beyond_the_steps_is_refused(comfy):
-    refused(comfy, text_to_latent(start_step=9), "start_step", "9", "3")
+    message = refusal(comfy, text_to_latent(start_step=9))
+    assert absent(["start_step", "9", "3"], message) == [], message
 
 
 def test_a_start_step_after_the_end_step_is_refused(comfy):
-    refused(comfy, text_to_latent(start_step=2, end_step=1), "start_step", "end_step")
+    message = refusal(comfy, text_to_latent(start_step=2, end_step=1))
+    assert absent(["start_step", "end_step"], message) == [], message
 
 
 def test_an_empty_prompt_works(comfy):
@@ -125,24 +148,28 @@ def test_text_of_another_width_is_refused_with_both_widths(comfy):
     prompt["bridge"] = node(
         "WanVideoTextEmbedBridge", positive=["conditioning", 0], negative=["conditioning", 0]
     )
-    refused(comfy, prompt, "text_embeds", "99", "256")
+    message = refusal(comfy, prompt)
+    assert absent(["text_embeds", "99", "256"], message) == [], message
 
 
 def test_nan_in_the_start_latent_is_said(comfy):
     samples = torch.randn(1, 16, 2, 8, 10)
     samples[0, 0, 0, 0, 0] = float("nan")
     prompt = {**text_to_latent(samples=["in", 0]), "in": comfy.put_tensors(samples=samples)}
-    refused(comfy, prompt, "NaN", "samples")
+    message = refusal(comfy, prompt)
+    assert absent(["NaN", "samples"], message) == [], message
 
 
 def test_samples_of_another_size_are_refused_with_both_sizes(comfy):
     prompt = text_to_latent(samples=["in", 0])
     prompt["in"] = comfy.put_tensors(samples=torch.randn(1, 16, 2, 8, 16))
-    refused(comfy, prompt, "samples", "16")
+    message = refusal(comfy, prompt)
+    assert absent(["samples", "16"], message) == [], message
 
 
 def test_denoise_without_samples_is_refused(comfy):
-    refused(comfy, text_to_latent(denoise_strength=0.5), "denoise_strength", "samples")
+    message = refusal(comfy, text_to_latent(denoise_strength=0.5))
+    assert absent(["denoise_strength", "samples"], message) == [], message
 
 
 @pytest.mark.parametrize(
@@ -154,11 +181,13 @@ def test_denoise_without_samples_is_refused(comfy):
     ],
 )
 def test_a_loader_option_of_a_later_version_is_refused_by_name(comfy, loader, words):
-    refused(comfy, text_to_latent(loader=loader), "WanVideo Model Loader", *words)
+    message = refusal(comfy, text_to_latent(loader=loader))
+    assert absent(["WanVideo Model Loader", *words], message) == [], message
 
 
 def test_an_unknown_scheduler_is_refused_by_name(comfy):
-    refused(comfy, text_to_latent(scheduler="ddim"), "scheduler", "ddim")
+    message = refusal(comfy, text_to_latent(scheduler="ddim"))
+    assert absent(["scheduler", "ddim"], message) == [], message
 
 
 @pytest.mark.parametrize("option", [{"bidirectional_sampling": True}, {"video_attention_split_steps": "1,2"}])
@@ -181,10 +210,12 @@ def test_an_experimental_option_of_a_later_version_is_refused_by_name(comfy, opt
         "tsr_sigma": 1.0,
     }
     prompt["options"] = node("WanVideoExperimentalArgs", **{**values, **option})
-    refused(comfy, prompt, next(iter(option)))
+    message = refusal(comfy, prompt)
+    assert absent([next(iter(option))], message) == [], message
 
 
 def test_a_failed_run_leaves_a_server_that_works(comfy):
-    refused(comfy, text_to_latent(start_step=9, seed=203), "start_step")
+    message = refusal(comfy, text_to_latent(start_step=9, seed=203))
+    assert absent(["start_step"], message) == [], message
     run = comfy.run(text_to_images(seed=203), keep={"x": ["decode", 0]})
     assert run.status == "success", run.message

@@ -154,7 +154,8 @@ class WanTransformer(nn.Module):
 
         def embed() -> tuple[Tensor, Tensor]:
             features = sinusoidal_embedding(
-                torch.tensor(sequence.timesteps, dtype=torch.float64), self.config.frequency_width
+                torch.tensor(sequence.timesteps, dtype=torch.float64, device="cpu"),
+                self.config.frequency_width,
             )
             embedding = self.time_embedding(features.to(device))
             for point, family_input in edits:

@@ -64,7 +64,9 @@ def sinusoidal_embedding(timesteps: Tensor, width: int) -> Tensor:
         arrangement of Wan2.1 ``wan/modules/model.py``).
     """
     half = width // 2
-    frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float64) / half)
+    frequencies = torch.exp(
+        -math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float64, device="cpu") / half
+    )
     angles = timesteps.to(dtype=torch.float64, device="cpu")[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1).float()
 

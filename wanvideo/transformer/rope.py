@@ -69,13 +69,13 @@ def grid_positions(grid: tuple[int, int, int], offset: tuple[float, float, float
     Returns:
         ``[L, 3]`` float64 on the CPU.
     """
-    axes = [torch.arange(n, dtype=torch.float64) + o for n, o in zip(grid, offset, strict=True)]
+    axes = [torch.arange(n, dtype=torch.float64, device="cpu") + o for n, o in zip(grid, offset, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
 
 def axis_frequencies(width: int, theta: float) -> Tensor:
     """``[width / 2]`` float64 angular frequencies of one axis."""
-    return theta ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
 
 
 def rope_table(positions: Tensor, options: RopeOptions, device: torch.device | str) -> RopeTable:

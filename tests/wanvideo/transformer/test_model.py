@@ -135,6 +135,12 @@ def test_per_frame_timesteps_equal_diffusers_per_token(model, inputs):
     assert relative_error(found, expected) <= FP32_TOLERANCE
 
 
+def test_the_default_device_of_torch_plays_no_part(model, inputs):
+    expected = forward(model, inputs)
+    with torch.device("meta"):
+        assert torch.equal(forward(model, inputs), expected)
+
+
 def test_check_is_called_before_every_block_and_stops_the_forward(model, inputs):
     calls = []
 
