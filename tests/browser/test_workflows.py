@@ -56,6 +56,18 @@ def test_workflow_runs_and_shows_its_video(frontend, name):
     assert frontend.complaints() == []
 
 
+def test_a_sampler_saved_with_an_empty_value_after_its_last_widget_runs(frontend):
+    """Graphs of the predecessor have it; it falls on the first widget appended since."""
+    graph = read("t2v")
+    (sampler,) = [node for node in graph["nodes"] if node["type"] == "WanVideoSampler"]
+    sampler["widgets_values"].append("")
+    frontend.load(graph)
+    small = [(*place, value) for meaning, value in SMALL.items() for place in INPUTS[meaning]]
+    frontend.set_widgets(small)
+    assert frontend.run(seconds=180)[0] == "execution_success"
+    assert frontend.complaints() == []
+
+
 @workflows
 def test_api_twin_is_what_the_frontend_exports(frontend, name):
     frontend.load(read(name))
