@@ -14,6 +14,7 @@ from ..conditioning.prompts import WeightedPrompt, clean_prompt, parse_weights
 from ..errors import ModelFileError
 from ..weights.assemble import assign
 from ..weights.checkpoint import Checkpoint
+from ..weights.formats.scaled import SCALED
 from ..weights.linear import WanLinear
 from .tokenizer import MAX_TOKENS, Tokenizer, Tokens, find_tokenizer
 from .umt5 import UMT5Encoder
@@ -131,7 +132,7 @@ def _storage_rule(official: Checkpoint, widest: torch.dtype) -> Callable[[str, T
     """None (a view on the file) unless the file stores the weight wider than `widest`."""
 
     def dtype_of(key: str, _: Tensor) -> torch.dtype | None:
-        is_scale = key.endswith(".scale_weight")
+        is_scale = key.endswith(".weight_scale")
         return None if is_scale or official.dtype(key).itemsize <= widest.itemsize else widest
 
     return dtype_of
@@ -140,7 +141,7 @@ def _storage_rule(official: Checkpoint, widest: torch.dtype) -> Callable[[str, T
 def _expect_scales(module: nn.Module, official: Checkpoint) -> None:
     """Make room for the scales of a scaled fp8 file."""
     for name, layer in module.named_modules():
-        key = f"{name}.scale_weight"
+        key = f"{name}.weight_scale"
         if not isinstance(layer, WanLinear) or key not in official:
             continue
         shape = official.shape(key)
@@ -150,7 +151,7 @@ def _expect_scales(module: nn.Module, official: Checkpoint) -> None:
                 f"{key} has shape {list(shape)}, expected one scale per weight or per row; this quantised "
                 "format is not available in this version of the pack",
             )
-        layer.scale_weight = nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
+        layer.store_as(SCALED, {**layer.stored(), "weight_scale": torch.empty(shape, device="meta")})
 
 
 def _quantize_linears(module: nn.Module, storage_dtype: torch.dtype) -> None:
@@ -162,8 +163,7 @@ def _quantize_linears(module: nn.Module, storage_dtype: torch.dtype) -> None:
             continue
         weight = layer.weight.float()
         scale = (weight.abs().amax(1) / _FP8_LIMIT).clamp(min=torch.finfo(torch.float32).tiny)
-        layer.weight = nn.Parameter((weight / scale[:, None]).to(FP8), requires_grad=False)
-        layer.scale_weight = nn.Parameter(scale, requires_grad=False)
+        layer.store_as(SCALED, {"weight": (weight / scale[:, None]).to(FP8), "weight_scale": scale})
 
 
 def _weighted(encoded: Tensor, empty: Tensor | None, prompt: WeightedPrompt, tokens: Tokens) -> Tensor:

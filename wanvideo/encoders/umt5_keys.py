@@ -33,7 +33,7 @@ _HF_IN_A_BLOCK = {
     ("1", "DenseReluDense.wo"): "ffn.fc2",
 }
 # The scale of an fp8 weight under the name the linear layer has for it.
-_SCALES = {"weight_scale": "scale_weight"}
+_SCALES = {"scale_weight": "weight_scale"}
 _UNUSED_LEAVES = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8", "spiece_model", "logit_scale")
 _DECODER = ("decoder.", "lm_head.")
 

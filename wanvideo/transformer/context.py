@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attention.registry import AttentionFunction
 from .modulation import TimeTable
@@ -15,6 +15,19 @@ from .rope import RopeOptions, RopeTable
 from .segments import Span
 
 T = TypeVar("T")
+
+BlockWalk = Callable[[Sequence[nn.Module], Collection[int]], Generator[tuple[int, nn.Module], None, None]]
+"""``walk(blocks, skip)`` yields ``(index, block)`` in order without the skipped ones; while a block is out,
+its weights are on the device."""
+
+
+def walk_resident(
+    blocks: Sequence[nn.Module], skip: Collection[int] = ()
+) -> Generator[tuple[int, nn.Module], None, None]:
+    """The blocks in order, all of them on the device already."""
+    for index, block in enumerate(blocks):
+        if index not in skip:
+            yield index, block
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class RunOptions:
         rms_norm: one of ``norms.RMS_NORM_FUNCTIONS``.
         feed_forward_chunks: token chunks of the feed-forward layers; 1 is whole.
         check: called before every block; raises to stop the run.
+        walk: brings the blocks one after the other; a streamer prefetches and releases their weights.
     """
 
     attention: AttentionFunction
@@ -36,6 +50,7 @@ class RunOptions:
     rms_norm: str = "default"
     feed_forward_chunks: int = 1
     check: Callable[[], None] = lambda: None
+    walk: BlockWalk = walk_resident
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -82,14 +83,15 @@ class WanTransformer(nn.Module):
             stream.begin(value, tokens, context)
             for stream, value in active(self.points.streams, conditioning.inputs)
         ]
-        for index, block in enumerate(self.blocks):
-            run.options.check()
-            attention = run.options.attention_for(run.step, index) or context.attention
-            for session in sessions:
-                tokens = session.before_block(index, tokens)
-            tokens = block(tokens, replace(context, attention=attention, block_index=index))
-            for session in sessions:
-                tokens = session.after_block(index, tokens)
+        with closing(run.options.walk(list(self.blocks), ())) as blocks:
+            for index, block in blocks:
+                run.options.check()
+                attention = run.options.attention_for(run.step, index) or context.attention
+                for session in sessions:
+                    tokens = session.before_block(index, tokens)
+                tokens = block(tokens, replace(context, attention=attention, block_index=index))
+                for session in sessions:
+                    tokens = session.after_block(index, tokens)
         main = sequence.main
         time = context.time.for_slice(main.start, main.stop)
         return unpatchify(self.head(tokens[:, main.start : main.stop], time), grid)

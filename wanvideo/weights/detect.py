@@ -9,7 +9,7 @@ from ..errors import ModelFileError
 from ..transformer.config import HEAD_WIDTH, WanConfig
 from .capabilities import CAPABILITIES, Capability, capabilities_of
 from .checkpoint import Checkpoint
-from .formats import StorageFormat, format_name, require_readable, storage_format
+from .formats.describe import StorageFormat, format_name, require_readable, storage_format
 from .keys import canonical
 from .kinds import WAN_TRANSFORMER, kind_of, wrong_kind
 from .variants import Variant, variants_of

@@ -57,7 +57,7 @@ def storage_dtypes(
         wanted = torch.float32 if role_of(module, key) == "fp32" else compute_dtype
         if not isinstance(module.get_submodule(path), WanLinear) or name == "bias":
             return wanted
-        if name == "scale_weight":
+        if name == "weight_scale":
             return torch.float32
         return None if checkpoint.dtype(key).itemsize < wanted.itemsize else wanted
 

@@ -150,7 +150,7 @@ def test_an_fp8_file_is_within_6_percent_of_full_precision(
 def test_quantization_stores_linear_weights_as_fp8_and_nothing_else(save_umt5, umt5_weights):
     module = load_umt5(save_umt5(umt5_weights), dtype=torch.bfloat16, storage_dtype=FP8).module
     for key, parameter in module.named_parameters():
-        if not key.endswith("scale_weight"):
+        if not key.endswith("weight_scale"):
             assert parameter.dtype == (FP8 if is_linear(key) else torch.float32), key
 
 
@@ -239,7 +239,7 @@ def test_nan_weights_are_refused(save_umt5, umt5_weights):
 def test_block_scales_are_refused_instead_of_misread(save_umt5, umt5_weights):
     stored = as_fp8(umt5_weights, scale_name="weight_scale")
     stored["blocks.0.attn.q.weight_scale"] = torch.ones(96, 2)
-    with pytest.raises(ModelFileError, match=r"blocks\.0\.attn\.q\.scale_weight has shape \[96, 2\]"):
+    with pytest.raises(ModelFileError, match=r"blocks\.0\.attn\.q\.weight_scale has shape \[96, 2\]"):
         load_umt5(save_umt5(stored), dtype=torch.float32)
 
 

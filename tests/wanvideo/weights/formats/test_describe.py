@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.weights.detect import describe_file, detect
-from comfyui_wanvideo.wanvideo.weights.formats import StorageFormat, format_name, storage_format
+from comfyui_wanvideo.wanvideo.weights.formats.describe import StorageFormat, format_name, storage_format
 
 FP8 = torch.float8_e4m3fn
 

@@ -8,8 +8,8 @@ from enum import Enum
 
 import torch
 
-from ..errors import ModelFileError
-from .checkpoint import Checkpoint
+from ...errors import ModelFileError
+from ..checkpoint import Checkpoint
 
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 QUANTIZATION_METADATA = "_quantization_metadata"
