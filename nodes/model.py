@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..wanvideo.attention.registry import BACKENDS, AttentionFunction, resolve
+from ..wanvideo.attention.registry import BACKENDS
 from ..wanvideo.errors import InputError, NotYetError, WanError
 from ..wanvideo.families import discover
 from ..wanvideo.load import load_transformer
 from ..wanvideo.transformer.model import WanTransformer
 from ..wanvideo.transformer.norms import RMS_NORM_FUNCTIONS
 from ..wanvideo.weights.checkpoint import Checkpoint
-from ..wanvideo.weights.detect import ModelSpec, detect
+from ..wanvideo.weights.detect import detect
 from ..wanvideo.weights.residency import Residency
 from . import sockets
 from .base import CATEGORY, WanNode, model_file_input
 from .host import (
     ManagedModel,
     check_file,
-    comfy_attention,
     compute_device,
     file_fingerprint,
     io,
@@ -30,6 +29,7 @@ from .host import (
     offload_device,
     resolve_file,
 )
+from .wan_model import AttentionOverride, WanVideoModel, attention_function
 
 log = logging.getLogger(__name__)
 
@@ -55,71 +55,6 @@ LATER_INPUTS = {
     "multitalk_model": "MultiTalk",
     "fantasyportrait_model": "FantasyPortrait",
 }
-
-
-@dataclass(frozen=True)
-class AttentionOverride:
-    """Another attention backend for some steps and blocks.
-
-    Args:
-        mode: backend name.
-        start_step: first step, counted within the sampler.
-        end_step: one past the last step.
-        blocks: block numbers, or ``None`` for all.
-    """
-
-    mode: str
-    start_step: int
-    end_step: int
-    blocks: frozenset[int] | None
-
-    def applies(self, step: int, block: int) -> bool:
-        """Whether this step and block use the override."""
-        return self.start_step <= step < self.end_step and (self.blocks is None or block in self.blocks)
-
-
-@dataclass(frozen=True)
-class WanVideoModel:
-    """Value of WANVIDEOMODEL.
-
-    Args:
-        managed: the transformer, as ComfyUI's memory manager sees it.
-        spec: what the file is.
-        name: of the file.
-        attention_mode: backend name.
-        rms_norm: RMSNorm function.
-        overrides: attention backends for some steps.
-    """
-
-    managed: ManagedModel
-    spec: ModelSpec
-    name: str
-    attention_mode: str = "sdpa"
-    rms_norm: str = "default"
-    overrides: tuple[AttentionOverride, ...] = ()
-
-    @property
-    def transformer(self) -> WanTransformer:
-        """The module."""
-        module = self.managed.model
-        assert isinstance(module, WanTransformer)
-        return module
-
-    def attention(self) -> AttentionFunction:
-        """The function of the chosen backend."""
-        return attention_function(self.attention_mode)
-
-    def attention_for(self, step: int, block: int) -> AttentionFunction | None:
-        """The function an override asks for, if any; the last override wins."""
-        for override in reversed(self.overrides):
-            if override.applies(step, block):
-                return attention_function(override.mode)
-        return None
-
-
-def attention_function(mode: str) -> AttentionFunction:
-    """The function of a backend name, ComfyUI's own included."""
-    return resolve(mode, host_backends={"comfy": comfy_attention})
 
 
 def attention_mode_input(*, optional: bool = False) -> io.Combo.Input:

@@ -28,9 +28,9 @@ from ..wanvideo.transformer.memory import activation_bytes
 from ..wanvideo.transformer.rope import RopeOptions
 from .experimental import ExperimentalOptions
 from .host import Progress, check_interrupt, evict, io, load, rows_of_conditioning, say
-from .model import WanVideoModel
 from .scheduler import RopeSelection, SelectedSchedule, sigma_values
 from .sockets import ImageEmbeds
+from .wan_model import WanVideoModel
 
 log = logging.getLogger(__name__)
 
