@@ -5,10 +5,12 @@ safetensors, by the operating system (writing into one crashes the process), so 
 clones it first.
 """
 
+from __future__ import annotations
+
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelFileError
+from .layer_formats import LAYER_FORMAT, LayerFormat, parse_layer_format, place_layers, read_metadata
 from .pickle_file import ZIP_MAGIC, read_tensors
 from .safetensors_file import LARGEST_HEADER, LENGTH_BYTES, MappedFile, read_header
 
@@ -27,12 +30,23 @@ _PROBE_BYTES = 512
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: what the header says of it, how to get it and how to give its pages back."""
+    """One tensor of a file: what the header says of it, how to get it and how to give its pages back.
+
+    Args:
+        shape: of the weight, whatever the storage.
+        dtype: of what `read` returns; uint8 when it is packed.
+        read: the stored tensor.
+        release: gives its pages back.
+        encoding: how the numbers are packed (a ggml type as "Q4_K"); empty for a plain tensor.
+        stored_shape: of what `read` returns, when it is not `shape`: ``[rows, bytes of a row]``.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     release: Callable[[], None] = lambda: None
+    encoding: str = ""
+    stored_shape: tuple[int, ...] | None = None
 
 
 class Checkpoint:
@@ -51,7 +65,7 @@ class Checkpoint:
         self._stored = dict(stored)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Checkpoint":
+    def open(cls, path: str | Path) -> Checkpoint:
         """Open a .safetensors, .pt, .pth, .ckpt or .bin file; the content decides, not the name.
 
         A shard (`name-00001-of-00003.safetensors`) or its index (`name.safetensors.index.json`) opens all
@@ -85,26 +99,77 @@ class Checkpoint:
         return len(self._stored)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of a tensor, from the header. Raises ModelFileError when there is no such key."""
+        """The logical shape of a tensor: that of the numbers it stands for, packed or not.
+
+        Raises:
+            ModelFileError: there is no such key.
+        """
         return self._get(key).shape
+
+    def stored_shape(self, key: str) -> tuple[int, ...]:
+        """The shape of `tensor(key)`. Raises ModelFileError when there is no such key."""
+        stored = self._get(key)
+        return stored.shape if stored.stored_shape is None else stored.stored_shape
+
+    def encoding(self, key: str) -> str:
+        """ "" for plain numbers, else the name of the packed (GGUF) type. Raises as `shape` does."""
+        return self._get(key).encoding
+
+    def is_made(self, key: str) -> bool:
+        """Whether `tensor(key)` is a new tensor each time, not a view on the file."""
+        return self._get(key).is_made
 
     def dtype(self, key: str) -> torch.dtype:
         """The storage dtype of a tensor, from the header. Raises ModelFileError when there is no such key."""
         return self._get(key).dtype
 
+    def stored_shape(self, key: str) -> tuple[int, ...]:
+        """The shape of `tensor(key)`: that of the weight, or ``[rows, bytes of a row]`` when it is packed."""
+        stored = self._get(key)
+        return stored.shape if stored.stored_shape is None else stored.stored_shape
+
+    def encoding(self, key: str) -> str:
+        """How the numbers of a tensor are packed: a ggml type such as "Q4_K"; empty for a plain tensor."""
+        return self._get(key).encoding
+
     def tensor(self, key: str) -> Tensor:
-        """The tensor on the CPU: a view on the mapped file. Never write into it; clone it first."""
+        """The tensor as stored, on the CPU: a view on the mapped file. Never write into it; clone it first."""
         return self._get(key).read()
+
+    def dense(self, key: str, dtype: torch.dtype) -> Tensor:
+        """The weight in its own shape and in `dtype`, unpacked where it is packed."""
+        from .formats.gguf import gguf_format
+
+        stored = self._get(key)
+        if not stored.encoding:
+            return stored.read().to(dtype)
+        return gguf_format(stored.encoding).decode(stored.read(), dtype).view(stored.shape)
 
     def release(self, key: str) -> None:
         """Give back the memory a tensor's pages take once it was copied. It can be read again at any time."""
         self._get(key).release()
 
+    def dense(self, key: str, dtype: torch.dtype) -> Tensor:
+        """The tensor as numbers of `dtype` in its logical shape; unpacked where it is packed (GGUF).
+
+        Scales that lie under other keys are not applied: `formats.decode` does that.
+        """
+        encoding = self.encoding(key)
+        if not encoding:
+            return self.tensor(key).to(dtype)
+        from .formats.gguf import dequantize  # formats know checkpoints, so this cannot stand above
+
+        return dequantize(self.tensor(key), encoding, dtype).reshape(self.shape(key))
+
     def byte_count(self) -> int:
         """Bytes of all tensors."""
         return sum(_byte_count(stored) for stored in self._stored.values())
 
-    def renamed(self, mapping: Callable[[str], str | None]) -> "Checkpoint":
+    def replaced(self, tensors: Mapping[str, StoredTensor]) -> Checkpoint:
+        """The same file with some tensors put in the place of, or beside, those it has."""
+        return Checkpoint(self.path, {**self._stored, **tensors}, self.metadata, self.files)
+
+    def renamed(self, mapping: Callable[[str], str | None]) -> Checkpoint:
         """The same tensors under other names; `mapping` returns None for a key to leave out.
 
         Raises:
@@ -136,7 +201,8 @@ class Checkpoint:
 
 
 def _byte_count(stored: StoredTensor) -> int:
-    return torch.Size(stored.shape).numel() * stored.dtype.itemsize
+    shape = stored.shape if stored.stored_shape is None else stored.stored_shape
+    return torch.Size(shape).numel() * stored.dtype.itemsize
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
