@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelFileError
-from .layer_formats import LAYER_FORMAT, LayerFormat, parse_layer_format, place_layers, read_metadata
+from .layer_formats import (
+    LAYER_FORMAT,
+    TWO_IN_A_BYTE,
+    LayerFormat,
+    layers_in,
+    merged_metadata,
+    parse_layer_format,
+    placed,
+)
 from .pickle_file import ZIP_MAGIC, read_tensors
 from .safetensors_file import LARGEST_HEADER, LENGTH_BYTES, MappedFile, read_header
 
@@ -39,6 +47,7 @@ class StoredTensor:
         release: gives its pages back.
         encoding: how the numbers are packed (a ggml type as "Q4_K"); empty for a plain tensor.
         stored_shape: of what `read` returns, when it is not `shape`: ``[rows, bytes of a row]``.
+        is_made: whether `read` makes a new tensor each time, not a view on the file.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +56,7 @@ class StoredTensor:
     release: Callable[[], None] = lambda: None
     encoding: str = ""
     stored_shape: tuple[int, ...] | None = None
+    is_made: bool = False
 
 
 class Checkpoint:
@@ -76,12 +86,7 @@ class Checkpoint:
         """
         path = Path(path)
         try:
-            if path.name.endswith(INDEX_SUFFIX):
-                return _merged(path, _indexed_files(path))
-            shard = _SHARD.match(path.name)
-            if shard and int(shard["count"]) > 1:
-                return _merged(path, _sibling_shards(path, shard))
-            return _open_file(path)
+            return _with_layer_formats(_open_all(path))
         except OSError as error:
             raise ModelFileError(path, f"cannot be read: {error.strerror or error}") from error
 
@@ -106,15 +111,6 @@ class Checkpoint:
         """
         return self._get(key).shape
 
-    def stored_shape(self, key: str) -> tuple[int, ...]:
-        """The shape of `tensor(key)`. Raises ModelFileError when there is no such key."""
-        stored = self._get(key)
-        return stored.shape if stored.stored_shape is None else stored.stored_shape
-
-    def encoding(self, key: str) -> str:
-        """ "" for plain numbers, else the name of the packed (GGUF) type. Raises as `shape` does."""
-        return self._get(key).encoding
-
     def is_made(self, key: str) -> bool:
         """Whether `tensor(key)` is a new tensor each time, not a view on the file."""
         return self._get(key).is_made
@@ -133,7 +129,7 @@ class Checkpoint:
         return self._get(key).encoding
 
     def tensor(self, key: str) -> Tensor:
-        """The tensor as stored, on the CPU: a view on the mapped file. Never write into it; clone it first."""
+        """The stored tensor on the CPU: a view on the mapped file. Never write into it; clone it first."""
         return self._get(key).read()
 
     def dense(self, key: str, dtype: torch.dtype) -> Tensor:
@@ -148,18 +144,6 @@ class Checkpoint:
     def release(self, key: str) -> None:
         """Give back the memory a tensor's pages take once it was copied. It can be read again at any time."""
         self._get(key).release()
-
-    def dense(self, key: str, dtype: torch.dtype) -> Tensor:
-        """The tensor as numbers of `dtype` in its logical shape; unpacked where it is packed (GGUF).
-
-        Scales that lie under other keys are not applied: `formats.decode` does that.
-        """
-        encoding = self.encoding(key)
-        if not encoding:
-            return self.tensor(key).to(dtype)
-        from .formats.gguf import dequantize  # formats know checkpoints, so this cannot stand above
-
-        return dequantize(self.tensor(key), encoding, dtype).reshape(self.shape(key))
 
     def byte_count(self) -> int:
         """Bytes of all tensors."""
@@ -208,6 +192,47 @@ def _byte_count(stored: StoredTensor) -> int:
 def _stamp(file: Path) -> tuple[str, int, int]:
     stat = file.stat()
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _open_all(path: Path) -> Checkpoint:
+    if path.name.endswith(INDEX_SUFFIX):
+        return _merged(path, _indexed_files(path))
+    shard = _SHARD.match(path.name)
+    if shard and int(shard["count"]) > 1:
+        return _merged(path, _sibling_shards(path, shard))
+    return _open_file(path)
+
+
+def _with_layer_formats(checkpoint: Checkpoint) -> Checkpoint:
+    """Descriptions of quantised layers as tensors, and logical shapes for two numbers in a byte."""
+    texts = placed(layers_in(checkpoint.path, checkpoint.metadata), checkpoint.keys())
+    described = {key: _text_tensor(text) for key, text in texts.items() if key not in checkpoint}
+    checkpoint = checkpoint.replaced(described)
+    packed: dict[str, StoredTensor] = {}
+    for layer in quantised_layers(checkpoint):
+        weight = checkpoint._stored.get(f"{layer}.weight")
+        if weight and weight.shape and layer_format(checkpoint, layer).name in TWO_IN_A_BYTE:
+            shape = (*weight.shape[:-1], 2 * weight.shape[-1])
+            packed[f"{layer}.weight"] = replace(weight, shape=shape, stored_shape=weight.shape)
+    return checkpoint.replaced(packed)
+
+
+def quantised_layers(checkpoint: Checkpoint) -> list[str]:
+    """Names of the layers that have ComfyUI's description of a quantised layer."""
+    ending = f".{LAYER_FORMAT}"
+    return [key.removesuffix(ending) for key in checkpoint if key.endswith(ending)]
+
+
+def layer_format(checkpoint: Checkpoint, layer: str) -> LayerFormat:
+    """How ComfyUI's description says `layer` is stored. Raises ModelFileError when it is not readable."""
+    text = checkpoint.tensor(f"{layer}.{LAYER_FORMAT}").contiguous().flatten().view(torch.uint8)
+    return parse_layer_format(checkpoint.path, layer, bytes(text.tolist()))
+
+
+def _text_tensor(text: bytes) -> StoredTensor:
+    return StoredTensor(
+        (len(text),), torch.uint8, lambda: torch.tensor(list(text), dtype=torch.uint8), is_made=True
+    )
 
 
 def _open_file(path: Path) -> Checkpoint:
@@ -304,8 +329,7 @@ def _merged(path: Path, files: Iterable[Path]) -> Checkpoint:
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
         )
     stored: dict[str, StoredTensor] = {}
-    metadata: dict[str, str] = {}
-    for part in map(_open_file, files):
+    parts = [_open_file(file) for file in files]
+    for part in parts:
         stored.update(part._stored)
-        metadata = {**part.metadata, **metadata}
-    return Checkpoint(path, stored, metadata, files)
+    return Checkpoint(path, stored, merged_metadata((part.path, part.metadata) for part in parts), files)
