@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(K)) v``.
+    """``softmax(q k^T / sqrt(K)) v``; PyTorch picks the kernel, cuDNN among them, in its own order.
+
+    The transposes are views: flash, efficient and cuDNN attention read strided heads, and a contiguous copy
+    of each would cost three times the activation for nothing.
 
     Args:
         query: ``[B, L, N, K]``.
