@@ -28,6 +28,8 @@ GROUPS = (
     "latent",
     "schedules",
     "model",
+    "memory",
+    "extra_models",
     "scheduler",
     "experimental",
     "sampler",

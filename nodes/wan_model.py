@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..wanvideo.attention.registry import AttentionFunction, resolve
 from ..wanvideo.transformer.model import WanTransformer
 from ..wanvideo.weights.detect import ModelSpec
 from .host import ManagedModel, comfy_attention
+from .memory_settings import MemorySettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class WanVideoModel:
         attention_mode: backend name.
         rms_norm: RMSNorm function.
         overrides: attention backends for some steps.
+        memory: how its weights are kept.
     """
 
     managed: ManagedModel
@@ -50,6 +52,7 @@ class WanVideoModel:
     attention_mode: str = "sdpa"
     rms_norm: str = "default"
     overrides: tuple[AttentionOverride, ...] = ()
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
     @property
     def transformer(self) -> WanTransformer:

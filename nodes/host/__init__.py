@@ -25,16 +25,29 @@ from .devices import (
     vae_device,
     vae_offload_device,
 )
-from .files import check_file, file_fingerprint, list_files, resolve_file, user_folder
+from .files import GGUF, check_file, file_fingerprint, list_files, resolve_file, user_folder
 from .images import resize_images
-from .memory import ManagedModel, Residency, evict, load, make_room
+from .memory import (
+    BlockResidency,
+    ManagedBlocks,
+    ManagedModel,
+    Residency,
+    evict,
+    free_for,
+    load,
+    make_room,
+    preferred_residency,
+)
 from .model_sampling import SigmasOnlyModel
 from .progress import Progress, say
 
 __all__ = [
+    "GGUF",
+    "BlockResidency",
     "ComboOutput",
     "ComfyExtension",
     "CoreVae",
+    "ManagedBlocks",
     "ManagedModel",
     "Progress",
     "Residency",
@@ -46,6 +59,7 @@ __all__ = [
     "encode_with_clip",
     "evict",
     "file_fingerprint",
+    "free_for",
     "intermediate_device",
     "io",
     "is_core_clip",
@@ -55,6 +69,7 @@ __all__ = [
     "load",
     "make_room",
     "offload_device",
+    "preferred_residency",
     "resize_images",
     "resolve_file",
     "rows_of_conditioning",

@@ -13,6 +13,11 @@ from ...wanvideo.errors import InputError, WanError
 
 log = logging.getLogger(__name__)
 
+GGUF = (".gguf",)
+# ComfyUI lists no .gguf files. ComfyUI-GGUF registers folders of its own for them, and users add paths to
+# those; we read them there and change no table of ComfyUI's, so that other nodes list what they listed.
+GGUF_FOLDERS = {"diffusion_models": "unet_gguf", "text_encoders": "clip_gguf"}
+
 
 def list_files(folder: str, *, extra_suffixes: Sequence[str] = ()) -> list[str]:
     """Names of the model files in a ComfyUI model folder and its sub-folders, sorted.
@@ -23,7 +28,7 @@ def list_files(folder: str, *, extra_suffixes: Sequence[str] = ()) -> list[str]:
     """
     names = set(folder_paths.get_filename_list(folder))
     if extra_suffixes:
-        for root in folder_paths.get_folder_paths(folder):
+        for root in _roots(folder, extra_suffixes):
             found, _ = folder_paths.recursive_search(root, excluded_dir_names=[".git"])
             names.update(folder_paths.filter_files_extensions(found, extra_suffixes))
     return sorted(names)
@@ -50,16 +55,19 @@ def resolve_file(
     if not name:
         raise InputError(input_name, f"no file chosen; put one into {_folders(folder)}")
     wanted = name.replace("\\", "/")
-    exact = folder_paths.get_full_path(folder, wanted)
+    exact = _full_path(folder, wanted, extra_suffixes)
     if exact is not None:
-        return Path(exact)
+        return exact
     names = list_files(folder, extra_suffixes=extra_suffixes)
     candidates = [known for known in names if _base_name(known) == _base_name(wanted)]
     if not candidates:
         raise InputError(input_name, _not_found(folder, wanted, names))
     best = max(candidates, key=lambda known: _shared_tail(known, wanted))
     log.info("%s: '%s' is not there, using '%s'", input_name, name, best)
-    return Path(folder_paths.get_full_path_or_raise(folder, best))
+    path = _full_path(folder, best, extra_suffixes)
+    if path is None:
+        raise InputError(input_name, f"'{best}' is listed, but it cannot be found")
+    return path
 
 
 def check_file(
@@ -100,6 +108,22 @@ def user_folder(name: str) -> Path:
     folder = Path(folder_paths.get_user_directory()) / "wanvideo" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _folder_keys(folder: str, extra_suffixes: Sequence[str]) -> list[str]:
+    """ComfyUI's folder, and the one another pack registered for files of these suffixes."""
+    companion = GGUF_FOLDERS.get(folder) if set(GGUF) & set(extra_suffixes) else None
+    return [folder, companion] if companion in folder_paths.folder_names_and_paths else [folder]
+
+
+def _roots(folder: str, extra_suffixes: Sequence[str]) -> list[str]:
+    keys = _folder_keys(folder, extra_suffixes)
+    return list(dict.fromkeys(root for key in keys for root in folder_paths.get_folder_paths(key)))
+
+
+def _full_path(folder: str, name: str, extra_suffixes: Sequence[str]) -> Path | None:
+    paths = (folder_paths.get_full_path(key, name) for key in _folder_keys(folder, extra_suffixes))
+    return next((Path(path) for path in paths if path is not None), None)
 
 
 def _base_name(name: str) -> str:

@@ -37,11 +37,33 @@ class Residency(Protocol):
         ...
 
     def load(self, device: torch.device) -> int:
-        """Bring every weight to ``device``; returns the bytes copied, 0 when they are there."""
+        """Bring the weights to ``device``; returns the bytes copied, 0 when they are there."""
         ...
 
     def unload(self) -> int:
         """Drop the device copies; the weights are the host masters again. Returns the bytes freed."""
+        ...
+
+
+class BlockResidency(Residency, Protocol):
+    """A residency that keeps some blocks on the device and streams the others."""
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes on the device when it is loaded as planned: resident blocks and the ring."""
+        ...
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of pinned host memory it holds."""
+        ...
+
+    def free(self, wanted: int) -> int:
+        """Give back at least so many bytes of the device, in blocks; returns the bytes freed."""
+        ...
+
+    def release_pinned(self, wanted: int) -> int:
+        """Give back at least so many bytes of pinned host memory; returns the bytes given back."""
         ...
 
 
@@ -71,7 +93,7 @@ class ManagedModel:
         return self.residency.module
 
     def model_size(self) -> int:
-        """Bytes of all weights."""
+        """Bytes that the device must have room for."""
         return self.residency.total_bytes
 
     def loaded_size(self) -> int:
@@ -92,12 +114,12 @@ class ManagedModel:
     ) -> int:
         """Load the weights; returns the bytes that were added.
 
-        ``extra_memory`` is what ComfyUI would like us to stay below: weights that must not all be
-        resident are streamed by the model itself, so a residency is loaded as a whole.
+        ``extra_memory`` is what ComfyUI would like us to stay below: what need not be resident was left
+        out by the plan, so the rest is loaded as a whole.
         """
         del force_patch_weights
         before = self.residency.resident_bytes
-        missing = self.residency.total_bytes - before
+        missing = self.model_size() - before
         if missing > extra_memory > 0:
             log.debug(
                 "%s needs %d MB more than offered",
@@ -155,6 +177,44 @@ class ManagedModel:
         return 0
 
 
+class ManagedBlocks(ManagedModel):
+    """An entry whose model is planned block by block: what ComfyUI must make room for is the plan."""
+
+    residency: BlockResidency
+
+    def __init__(
+        self, residency: BlockResidency, *, load_device: torch.device, offload_device: torch.device
+    ) -> None:
+        super().__init__(residency, load_device=load_device, offload_device=offload_device)
+
+    def model_size(self) -> int:
+        """Bytes of the resident blocks, the ring and what lies outside the blocks."""
+        return max(self.residency.planned_bytes, self.residency.resident_bytes)
+
+    def partially_unload(self, device_to: torch.device, memory_to_free: float = 0) -> int:
+        """Free whole blocks; they are streamed until the next run plans anew."""
+        del device_to
+        return self.residency.free(_bytes(memory_to_free))
+
+    def pinned_memory_size(self) -> int:
+        """Bytes of pinned host memory counted against ComfyUI's budget."""
+        return self.residency.pinned_bytes
+
+    def loaded_ram_size(self) -> int:
+        """Bytes of host memory that ComfyUI could ask back."""
+        return self.residency.pinned_bytes
+
+    def partially_unload_ram(self, ram_to_unload: float, subsets: object = None) -> int:
+        """Give back pinned host memory."""
+        del subsets
+        return self.residency.release_pinned(_bytes(ram_to_unload))
+
+
+def _bytes(amount: float) -> int:
+    """ComfyUI asks for 1e32 bytes when it wants all; device sizes are 64-bit numbers."""
+    return int(min(amount, 2**62))
+
+
 def load(*models: object, memory_required: float = 0) -> None:
     """Make room and bring models to their devices; call it before each use of a model.
 
@@ -177,3 +237,25 @@ def make_room(memory_required: float, device: torch.device) -> None:
     """
     if device.type != "cpu":
         management.free_memory(memory_required + management.extra_reserved_memory(), device)
+
+
+def free_for(model: ManagedModel, wanted: float) -> int:
+    """Bytes that ``model`` may use on its device, after others were evicted to reach ``wanted``.
+
+    What the model itself has there counts as free, what ComfyUI keeps in reserve does not.
+    """
+    device, own = model.load_device, model.loaded_size()
+    reserve = management.extra_reserved_memory()
+    if device.type != "cpu":
+        keep = [entry for entry in management.current_loaded_models if entry.model is model]
+        management.free_memory(wanted - own + reserve, device, keep_loaded=keep)
+    return max(0, int(management.get_free_memory(device)) + own - reserve)
+
+
+def preferred_residency() -> str:
+    """What ComfyUI's start option asks for: "resident" (--highvram, --gpu-only), "stream" (--lowvram,
+    --novram) or "auto"."""
+    states = management.VRAMState
+    if management.vram_state == states.HIGH_VRAM:
+        return "resident"
+    return "stream" if management.vram_state in (states.LOW_VRAM, states.NO_VRAM) else "auto"

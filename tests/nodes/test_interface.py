@@ -9,7 +9,7 @@ import pytest
 
 SNAPSHOT = Path(__file__).with_name("interface.json")
 PREDECESSOR = Path(__file__).resolve().parents[3] / "shared" / "compat" / "object_info.json"
-FILE_LISTS = {"model", "model_name"}
+FILE_LISTS = {"model", "model_name", "extra_model", "vace_model"}
 KEPT_OPTIONS = ("default", "min", "max", "step", "multiline", "forceInput", "options")
 
 

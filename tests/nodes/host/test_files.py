@@ -100,3 +100,32 @@ def test_user_folder_lies_in_comfyuis_user_directory(host, monkeypatch, tmp_path
     folder = host.user_folder("text_embeds")
     assert folder.is_dir()
     assert folder.is_relative_to(tmp_path)
+
+
+@pytest.fixture
+def gguf_folder(model_folder, monkeypatch, tmp_path):
+    """What ComfyUI-GGUF registers, with a path of its own."""
+    import folder_paths
+
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae_gguf", ([str(folder)], {".gguf"}))
+    return folder
+
+
+def test_gguf_files_are_found_where_another_pack_registered_them(host, gguf_folder, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules["comfyui_wanvideo.nodes.host.files"].GGUF_FOLDERS, "vae", "vae_gguf")
+    put(gguf_folder, "wan/a.gguf")
+    assert host.list_files("vae", extra_suffixes=host.GGUF) == ["wan/a.gguf"]
+    found = host.resolve_file("vae", "A.gguf", input_name="model", extra_suffixes=host.GGUF)
+    assert found == gguf_folder / "wan" / "a.gguf"
+
+
+def test_listing_gguf_files_leaves_comfyuis_own_list_alone(host, model_folder):
+    import folder_paths
+
+    put(model_folder, "a.gguf")
+    assert host.list_files("vae", extra_suffixes=host.GGUF) == ["a.gguf"]
+    assert folder_paths.get_filename_list("vae") == []
