@@ -76,7 +76,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Open a .safetensors, .pt, .pth, .ckpt or .bin file; the content decides, not the name.
+        """Open a .safetensors, .gguf, .pt, .pth, .ckpt or .bin file; the content decides, not the name.
 
         A shard (`name-00001-of-00003.safetensors`) or its index (`name.safetensors.index.json`) opens all
         shards as one checkpoint.
@@ -237,11 +237,15 @@ def _text_tensor(text: bytes) -> StoredTensor:
 
 def _open_file(path: Path) -> Checkpoint:
     probe = _probe(path)
+    if probe.startswith(b"GGUF"):
+        from .gguf_file import open_gguf  # makes checkpoints, so this cannot stand above
+
+        return open_gguf(path)
     if _looks_like_safetensors(path, probe):
         return _open_safetensors(path)
     if probe.startswith((ZIP_MAGIC, b"\x80")) or path.suffix.lower() in PICKLE_SUFFIXES:
         return _open_pickle(path)
-    raise ModelFileError(path, "is not a model file this pack can read; use a .safetensors file")
+    raise ModelFileError(path, "is not a model file this pack can read; use a .safetensors or .gguf file")
 
 
 def _probe(path: Path) -> bytes:
@@ -261,12 +265,6 @@ def _probe(path: Path) -> bytes:
         raise ModelFileError(
             path,
             "is a git-lfs pointer, not the safetensors file itself; run 'git lfs pull' or download it again",
-        )
-    if probe.startswith(b"GGUF"):
-        raise ModelFileError(
-            path,
-            "is a GGUF file; GGUF is not available in this version of the pack; "
-            "use a .safetensors file of the same model",
         )
     return probe
 

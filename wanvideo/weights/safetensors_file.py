@@ -83,7 +83,7 @@ class MappedFile:
             with self.path.open("rb") as file:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise ModelFileError(self.path, f"the safetensors file cannot be mapped: {error}") from error
+            raise ModelFileError(self.path, f"cannot be mapped: {error}") from error
 
     @cached_property
     def _bytes(self) -> Tensor:
@@ -99,7 +99,7 @@ class MappedFile:
         """The tensor at `place`: a view, or a copy where its bytes are not aligned for its type."""
         start, stop = self.data_start + place.start, self.data_start + place.stop
         if stop > len(self._bytes):
-            raise ModelFileError(self.path, "the safetensors file became shorter while it was open")
+            raise ModelFileError(self.path, "the file became shorter while it was open")
         if start == stop:
             return torch.empty(place.shape, dtype=place.dtype)
         flat = self._bytes[start:stop]

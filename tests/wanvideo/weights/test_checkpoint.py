@@ -268,8 +268,8 @@ def test_a_git_lfs_pointer_is_named_as_such(tmp_path):
 @pytest.mark.parametrize("name", ["model.gguf", "model.safetensors"])
 def test_gguf_is_recognised_by_content(tmp_path, name):
     path = tmp_path / name
-    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + bytes(64))
-    assert "GGUF is not available in this version of the pack" in refused(path)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0) + bytes(64))
+    assert "is a GGUF file without any tensors" in refused(path)
 
 
 def test_an_empty_file_is_named_as_such(tmp_path):

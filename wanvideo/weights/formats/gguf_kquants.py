@@ -24,7 +24,7 @@ def q3_k(blocks: Tensor) -> Tensor:
     """110 bytes: 256 third bits, 256 2-bit numbers, 16 6-bit scales, scale. The numbers are -4 to 3."""
     third = unpacked(blocks[:, :32].unsqueeze(1), 1).reshape(-1, 16, 16)
     low = unpacked(blocks[:, 32:96].unflatten(1, (2, 32)), 2).reshape(-1, 16, 16)
-    # Four low bits of scales 0 to 7 and 8 to 15 share bytes 0 to 7; two high bits of 0, 4, 8, 12 share byte 8.
+    # Four low bits of scales 0 to 7 and 8 to 15 share bytes 0 to 7, two high bits of each fourth one a byte.
     scales = unpacked(blocks[:, 96:104], 4).flatten(1) | (unpacked(blocks[:, 104:108], 2).flatten(1) << 4)
     scale = half(blocks, 108) * scales.float().sub_(32)
     return (low | (third << 2)).float().sub_(4).mul_(scale.unsqueeze(-1)).flatten(1)
