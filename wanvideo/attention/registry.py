@@ -23,6 +23,7 @@ from .backend import (
     bind,
     needs_whole_sequence,
 )
+from .block_sparse import SPARSE_SAGE_ATTENTION
 from .flash2 import FLASH_ATTENTION_2
 from .flash3 import FLASH_ATTENTION_3
 from .sage import SAGE_ATTENTION, SAGE_ATTENTION_COMPILED, SAGE_ATTENTION_VARLEN
@@ -66,6 +67,7 @@ BACKENDS: Mapping[str, AttentionBackend] = {
         SAGE_ATTENTION_3,
         SAGE_ATTENTION_COMPILED,
         SAGE_ATTENTION_VARLEN,
+        SPARSE_SAGE_ATTENTION,
     )
 }
 

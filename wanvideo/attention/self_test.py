@@ -68,7 +68,7 @@ def _measured(
     try:
         return SelfTest(relative_error(backend.function, sdpa, torch.device(device), dtype))
     except kernel_errors() as failure:
-        return SelfTest(float("inf"), f"{type(failure).__name__}: {failure}".splitlines()[0][:200])
+        return SelfTest(float("inf"), first_line(failure))
 
 
 def relative_error(
@@ -102,6 +102,11 @@ def random_inputs(
         for length in (queries, keys, keys)
     )
     return query, key, value
+
+
+def first_line(failure: Exception) -> str:
+    """Kind and first line of an error; those of compilers run over pages."""
+    return f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
 
 
 def kernel_errors() -> tuple[type[Exception], ...]:
