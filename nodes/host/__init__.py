@@ -37,8 +37,10 @@ from .memory import (
     load,
     make_room,
     preferred_residency,
+    reserved_bytes,
 )
 from .model_sampling import SigmasOnlyModel
+from .pinning import pinning_for
 from .progress import Progress, say
 
 __all__ = [
@@ -69,7 +71,9 @@ __all__ = [
     "load",
     "make_room",
     "offload_device",
+    "pinning_for",
     "preferred_residency",
+    "reserved_bytes",
     "resize_images",
     "resolve_file",
     "rows_of_conditioning",

@@ -8,12 +8,17 @@ an entry is a small interface: sizes, load, unload. :class:`ManagedModel` is tha
 from __future__ import annotations
 
 import logging
+import math
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import comfy.model_management as management
 import torch
 from torch import nn
+
+from .pinning import is_pinned_memory_short, register_pinned
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +191,8 @@ class ManagedBlocks(ManagedModel):
         self, residency: BlockResidency, *, load_device: torch.device, offload_device: torch.device
     ) -> None:
         super().__init__(residency, load_device=load_device, offload_device=offload_device)
+        self._runs_again_soon = False
+        register_pinned(self)
 
     def model_size(self) -> int:
         """Bytes of the resident blocks, the ring and what lies outside the blocks."""
@@ -195,6 +202,22 @@ class ManagedBlocks(ManagedModel):
         """Free whole blocks; they are streamed until the next run plans anew."""
         del device_to
         return self.residency.free(_bytes(memory_to_free))
+
+    def detach(self, unpatch_all: bool = True) -> nn.Module:
+        """Drop the device copies and, unless the model only makes room after its run, the pinned memory."""
+        module = super().detach(unpatch_all)
+        if unpatch_all and (not self._runs_again_soon or is_pinned_memory_short()):
+            self.partially_unload_ram(math.inf)
+        return module
+
+    @contextmanager
+    def keeping_pinned_memory(self) -> Iterator[None]:
+        """Within, :meth:`detach` leaves the pinned memory to the next run while there is enough of it."""
+        self._runs_again_soon = True
+        try:
+            yield
+        finally:
+            self._runs_again_soon = False
 
     def pinned_memory_size(self) -> int:
         """Bytes of pinned host memory counted against ComfyUI's budget."""
@@ -226,7 +249,13 @@ def load(*models: object, memory_required: float = 0) -> None:
 
 
 def evict(model: ManagedModel) -> None:
-    """Take one model off its device now."""
+    """Take one model off its device now; pinned memory stays for its next run while there is enough."""
+    keeping = model.keeping_pinned_memory() if isinstance(model, ManagedBlocks) else nullcontext()
+    with keeping:
+        _unload(model)
+
+
+def _unload(model: ManagedModel) -> None:
     management.unload_model_and_clones(model, all_devices=True)  # pyright: ignore[reportArgumentType]
 
 
@@ -240,16 +269,22 @@ def make_room(memory_required: float, device: torch.device) -> None:
 
 
 def free_for(model: ManagedModel, wanted: float) -> int:
-    """Bytes that ``model`` may use on its device, after others were evicted to reach ``wanted``.
+    """Bytes of the device that ``model`` and its run may share, after others were evicted.
 
-    What the model itself has there counts as free, what ComfyUI keeps in reserve does not.
+    Args:
+        model: what it has on the device already counts as free.
+        wanted: bytes to reach by evicting; what ComfyUI keeps in reserve comes on top.
     """
     device, own = model.load_device, model.loaded_size()
-    reserve = management.extra_reserved_memory()
     if device.type != "cpu":
         keep = [entry for entry in management.current_loaded_models if entry.model is model]
-        management.free_memory(wanted - own + reserve, device, keep_loaded=keep)
-    return max(0, int(management.get_free_memory(device)) + own - reserve)
+        management.free_memory(wanted - own + reserved_bytes(), device, keep_loaded=keep)
+    return max(0, int(management.get_free_memory(device)) + own)
+
+
+def reserved_bytes() -> int:
+    """Bytes of a device that ComfyUI leaves to other programs (--reserve-vram)."""
+    return int(management.extra_reserved_memory())
 
 
 def preferred_residency() -> str:
