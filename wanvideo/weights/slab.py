@@ -211,9 +211,15 @@ class PinnedSlabs:
             self.drop(index)
 
     def _make(self, index: int, group: TensorGroup) -> None:
-        slab = _host_buffer(group.layout.total_bytes)
+        nbytes = group.layout.total_bytes
+        try:
+            slab = _host_buffer(nbytes)
+        except RuntimeError as error:  # what torch raises when host memory is used up
+            log.debug("%s: %s", self._name, error)
+            self._refused(nbytes)
+            return
         if not self._pinning.pin(slab):
-            self._refused(slab.nbytes)
+            self._refused(nbytes)
             return
         self._slabs[index] = slab  # before filling: an interrupted fill must not lose a pinned buffer
         try:
