@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..errors import ModelFileError
 from .checkpoint import Checkpoint
+from .formats import DENSE
+from .formats.expect import decode, is_stored_number, needs_decoding, wan_linears
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +56,26 @@ def assign(
     Args:
         module: built on the meta device; frozen afterwards (no gradients).
         checkpoint: in the module's key names.
-        dtype_of: storage dtype for (key, meta tensor); None keeps the file's.
-        ignore: further key patterns (`fnmatch`) that may be in the file without a word.
+        dtype_of: storage dtype for (key, meta tensor); None keeps the file's. Of a packed or scaled tensor
+            that is no part of a `WanLinear` the numbers are decoded into it.
+        ignore: further keys, or patterns of keys (`fnmatch`), that may be in the file without a word;
+            what `formats.expect.expect_formats` returned belongs here.
         check_values: look for NaN and infinity; one pass over the file at memory speed.
 
     Raises:
         ModelFileError: weights are missing, have another shape or kind, or are not finite.
     """
     targets = module.state_dict(keep_vars=True)
+    kept = _kept_as_stored(module)
     _check_names(checkpoint, targets)
-    _check_shapes(checkpoint, targets)
+    _check_shapes(checkpoint, {key: target for key, target in targets.items() if key not in kept})
     viewed = copied = 0
     with torch.inference_mode(False):  # parameters stay ordinary tensors, which torch.compile asks for
         for key, target in targets.items():
-            stored = checkpoint.tensor(key)
-            tensor = stored.to(dtype_of(key, target) or stored.dtype)
-            if tensor is stored:
+            is_kept = key in kept
+            dtype = target.dtype if is_kept else dtype_of(key, target)
+            tensor, is_view = _tensor(checkpoint, key, dtype, is_kept=is_kept)
+            if is_view:
                 viewed += tensor.nbytes
             else:
                 copied += tensor.nbytes
@@ -79,6 +85,23 @@ def assign(
     if check_values:
         _check_values(checkpoint, module)
     return AssignReport(viewed, copied, _unexpected(checkpoint, targets, ignore))
+
+
+def _kept_as_stored(module: nn.Module) -> frozenset[str]:
+    """Keys of linear layers that stay in the format of the file; `expect_formats` has checked them."""
+    layers = ((path, layer) for path, layer in wan_linears(module) if layer.format is not DENSE)
+    return frozenset(f"{path}.{name}" for path, layer in layers for name in layer.stored())
+
+
+def _tensor(
+    checkpoint: Checkpoint, key: str, dtype: torch.dtype | None, *, is_kept: bool
+) -> tuple[Tensor, bool]:
+    """A tensor of the file in `dtype`, and whether it is a view on the file."""
+    if not is_kept and needs_decoding(checkpoint, key):
+        return decode(checkpoint, key, dtype or torch.float32), False
+    stored = checkpoint.tensor(key)
+    tensor = stored.to(dtype or stored.dtype)
+    return tensor, tensor is stored and not checkpoint.is_made(key)
 
 
 def _check_values(checkpoint: Checkpoint, module: nn.Module) -> None:
@@ -128,7 +151,7 @@ def _check_shapes(checkpoint: Checkpoint, targets: dict[str, Tensor]) -> None:
     not_numbers = [
         f"{key} ({checkpoint.dtype(key)})"
         for key, target in targets.items()
-        if target.is_floating_point() and not checkpoint.dtype(key).is_floating_point
+        if target.is_floating_point() and not is_stored_number(checkpoint, key)
     ]
     if not_numbers:
         raise ModelFileError(
@@ -139,11 +162,14 @@ def _check_shapes(checkpoint: Checkpoint, targets: dict[str, Tensor]) -> None:
 
 
 def _unexpected(checkpoint: Checkpoint, targets: dict[str, Tensor], ignore: Iterable[str]) -> tuple[str, ...]:
-    patterns = (*HARMLESS_KEYS, *ignore)
+    exact = frozenset(ignore)
+    patterns = (*HARMLESS_KEYS, *(name for name in exact if any(sign in name for sign in "*?[")))
     unexpected = tuple(
         key
         for key in checkpoint
-        if key not in targets and not any(fnmatchcase(key, pattern) for pattern in patterns)
+        if key not in targets
+        and key not in exact
+        and not any(fnmatchcase(key, pattern) for pattern in patterns)
     )
     if unexpected:
         logger.warning(

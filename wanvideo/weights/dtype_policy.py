@@ -12,7 +12,7 @@ A module without the attribute follows its nearest ancestor that has one, else i
 
 A `WanLinear` casts on use, so its weight never gets wider than in the file: bfloat16 in the file and
 float32 in the role stays bfloat16, a view on the file, with the same result bit for bit. Its bias always
-has the role's dtype.
+has the role's dtype. A layer in another format keeps its tensors as the format stores them.
 """
 
 from collections.abc import Callable
@@ -57,8 +57,6 @@ def storage_dtypes(
         wanted = torch.float32 if role_of(module, key) == "fp32" else compute_dtype
         if not isinstance(module.get_submodule(path), WanLinear) or name == "bias":
             return wanted
-        if name == "weight_scale":
-            return torch.float32
         return None if checkpoint.dtype(key).itemsize < wanted.itemsize else wanted
 
     return dtype_of
