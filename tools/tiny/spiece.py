@@ -71,6 +71,35 @@ def train() -> bytes:
     return written.getvalue()
 
 
+def character_map(model: bytes) -> bytes:
+    """The compiled table that normalises characters before they are cut into pieces."""
+    return _field(_field(model, 3), 2)  # ModelProto.normalizer_spec.precompiled_charsmap
+
+
+def _field(message: bytes, wanted: int) -> bytes:
+    """The last field of this number in a protobuf message, empty when there is none."""
+    found, place = b"", 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        kind = tag & 7
+        if kind == 0:
+            _, place = _varint(message, place)
+            continue
+        length, place = _varint(message, place) if kind == 2 else ({1: 8, 5: 4}[kind], place)
+        if tag >> 3 == wanted:
+            found = message[place : place + length]
+        place += length
+    return found
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while message[place] & 128:
+        value |= (message[place] & 127) << shift
+        shift, place = shift + 7, place + 1
+    return value | message[place] << shift, place + 1
+
+
 def as_tensor(model: bytes) -> Tensor:
     """The model as the uint8 tensor `spiece_model`."""
     return torch.frombuffer(bytearray(model), dtype=torch.uint8)
