@@ -8,17 +8,14 @@ an entry is a small interface: sizes, load, unload. :class:`ManagedModel` is tha
 from __future__ import annotations
 
 import logging
-import math
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import comfy.model_management as management
 import torch
 from torch import nn
 
-from .pinning import is_pinned_memory_short, register_pinned
+from .pinning import register_pinned
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +188,6 @@ class ManagedBlocks(ManagedModel):
         self, residency: BlockResidency, *, load_device: torch.device, offload_device: torch.device
     ) -> None:
         super().__init__(residency, load_device=load_device, offload_device=offload_device)
-        self._runs_again_soon = False
         register_pinned(self)
 
     def model_size(self) -> int:
@@ -202,22 +198,6 @@ class ManagedBlocks(ManagedModel):
         """Free whole blocks; they are streamed until the next run plans anew."""
         del device_to
         return self.residency.free(_bytes(memory_to_free))
-
-    def detach(self, unpatch_all: bool = True) -> nn.Module:
-        """Drop the device copies and, unless the model only makes room after its run, the pinned memory."""
-        module = super().detach(unpatch_all)
-        if unpatch_all and (not self._runs_again_soon or is_pinned_memory_short()):
-            self.partially_unload_ram(math.inf)
-        return module
-
-    @contextmanager
-    def keeping_pinned_memory(self) -> Iterator[None]:
-        """Within, :meth:`detach` leaves the pinned memory to the next run while there is enough of it."""
-        self._runs_again_soon = True
-        try:
-            yield
-        finally:
-            self._runs_again_soon = False
 
     def pinned_memory_size(self) -> int:
         """Bytes of pinned host memory counted against ComfyUI's budget."""
@@ -249,13 +229,7 @@ def load(*models: object, memory_required: float = 0) -> None:
 
 
 def evict(model: ManagedModel) -> None:
-    """Take one model off its device now; pinned memory stays for its next run while there is enough."""
-    keeping = model.keeping_pinned_memory() if isinstance(model, ManagedBlocks) else nullcontext()
-    with keeping:
-        _unload(model)
-
-
-def _unload(model: ManagedModel) -> None:
+    """Take one model off its device now."""
     management.unload_model_and_clones(model, all_devices=True)  # pyright: ignore[reportArgumentType]
 
 

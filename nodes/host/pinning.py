@@ -1,12 +1,11 @@
 """Pinned host memory, within ComfyUI's budget for it.
 
-ComfyUI takes pinned memory back only from models it pages itself (DynamicVRAM). Ours give theirs back here:
-to another of ours that runs, and when ComfyUI has little left.
+ComfyUI takes pinned memory back only from models it pages itself (DynamicVRAM). Ours give theirs back when
+they leave their device, and here: to another of ours that runs.
 """
 
 from __future__ import annotations
 
-import logging
 import weakref
 from typing import Protocol
 
@@ -14,10 +13,6 @@ import comfy.model_management as management
 from torch import Tensor, nn
 
 from ...wanvideo.weights.slab import Pinning
-
-log = logging.getLogger(__name__)
-
-KEPT_SHARE = 0.5  # of ComfyUI's limit: above it, a model that does not run keeps no pinned memory
 
 
 class PinnedModel(Protocol):
@@ -48,11 +43,6 @@ def pinning_for(module: nn.Module) -> Pinning:
         return _make_budget(slab.nbytes, module) and bool(management.pin_memory(slab))
 
     return Pinning(pin, management.unpin_memory)
-
-
-def is_pinned_memory_short() -> bool:
-    """Whether more than the half of what ComfyUI allows is pinned."""
-    return management.TOTAL_PINNED_MEMORY > KEPT_SHARE * management.MAX_PINNED_MEMORY
 
 
 def _make_budget(nbytes: int, module: nn.Module) -> bool:
