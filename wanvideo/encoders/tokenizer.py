@@ -1,4 +1,7 @@
-"""The UMT5 tokenizer, from the SentencePiece model that text encoder files carry."""
+"""The UMT5 tokenizer, from the SentencePiece model that text encoder files carry.
+
+safetensors files carry it as a tensor, GGUF files as lists in their metadata.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 
 from ..errors import ModelFileError
 from ..weights.checkpoint import Checkpoint
+from .umt5_gguf import tokenizer_model, without_gguf_names
 from .umt5_keys import embedding_key
 
 if TYPE_CHECKING:
@@ -22,7 +26,7 @@ log = logging.getLogger(__name__)
 SPIECE_KEY = "spiece_model"
 MAX_TOKENS = 512  # what Wan was trained with, end token included
 EOS_ID = 1
-_HEADER_ONLY_SUFFIXES = (".safetensors", ".sft")
+_HEADER_ONLY_SUFFIXES = (".safetensors", ".sft", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     """
     key = _spiece_key(checkpoint)
     if key is None:
-        return None
+        model = tokenizer_model(checkpoint)
+        return None if model is None else Tokenizer(model, checkpoint.path)
     stored = checkpoint.tensor(key)
     if stored.dtype not in (torch.uint8, torch.int8) or stored.ndim != 1:
         raise ModelFileError(
@@ -93,8 +98,8 @@ def find_tokenizer(checkpoint: Checkpoint, other_files: Iterable[Path] = ()) -> 
 
     Args:
         checkpoint: the text encoder that will be used.
-        other_files: text encoder files on disk. Only the headers of safetensors files are read, and only a
-            file with a vocabulary of the same size is used.
+        other_files: text encoder files on disk. Only the headers of safetensors and GGUF files are read, and
+            only a file with a vocabulary of the same size is used.
 
     Raises:
         ModelFileError: nobody has one; the message says which file to get.
@@ -129,6 +134,7 @@ def _borrowed(path: Path, *, rows: int) -> Tokenizer | None:
 
 
 def _vocabulary(checkpoint: Checkpoint) -> int:
+    checkpoint = without_gguf_names(checkpoint)
     key = embedding_key(checkpoint)
     return checkpoint.shape(key)[0] if key is not None else -1
 

@@ -17,11 +17,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..weights.formats import DENSE
+from ..weights.formats.gguf import GgufFormat
+from ..weights.formats.scaled import ScaledFormat
 from ..weights.linear import WanLinear
 from .umt5_keys import UMT5Config
 
 MAX_DISTANCE = 128  # tokens further apart than this share a bucket
 NORM_EPSILON = 1e-6
+
+
+class TokenEmbedding(WanLinear):
+    """The vectors of all tokens: a linear layer, the input of which is the number of a row.
+
+    Being one, it is stored in any format; of a table that is packed or scaled only the rows in use are
+    decoded.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__(width, vocabulary, bias=False)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Token ids ``[N]`` to float32 ``[N, width]``, on the device of the table."""
+        stored = self.stored()
+        if not (self.format is DENSE or isinstance(self.format, (GgufFormat, ScaledFormat))):
+            return self.materialize(torch.float32)[ids]
+        picked = {
+            name: tensor[ids] if tensor.shape[:1] == (self.out_features,) else tensor
+            for name, tensor in stored.items()
+        }
+        return self.format.materialize(picked, torch.float32)
 
 
 class T5Norm(nn.Module):
@@ -126,9 +151,7 @@ class UMT5Encoder(nn.Module):
     def __init__(self, config: UMT5Config) -> None:
         super().__init__()
         self.config = config
-        table = torch.empty(config.vocabulary, config.width)
-        self.token_embedding = nn.Embedding(config.vocabulary, config.width, _weight=table)
-        self.token_embedding.requires_grad_(False)
+        self.token_embedding = TokenEmbedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = T5Norm(config.width)
 
@@ -164,8 +187,7 @@ class UMT5Encoder(nn.Module):
         return list(x.split(lengths))
 
     def _embedded(self, ids: list[int]) -> Tensor:
-        table = self.token_embedding.weight
-        return table[torch.tensor(ids, device=table.device)].float()
+        return self.token_embedding.rows(torch.tensor(ids, device=self.token_embedding.weight.device))
 
 
 def distance_buckets(length: int, buckets: int) -> Tensor:

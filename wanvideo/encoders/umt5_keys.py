@@ -1,7 +1,7 @@
-"""What a UMT5 text encoder file looks like: its two key styles, its sizes, and what is not one.
+"""What a UMT5 text encoder file looks like: its key styles, its sizes, and what is not one.
 
-Official names are those of Wan2.1 `wan/modules/t5.py`; the other style is that of transformers'
-`UMT5EncoderModel`, which ComfyUI's files use. The engine speaks official names.
+Official names are those of Wan2.1 `wan/modules/t5.py`; the second style is that of transformers'
+`UMT5EncoderModel`, which ComfyUI's files use; the third that of GGUF files. The engine speaks official names.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from ..errors import ModelFileError
 from ..weights.checkpoint import Checkpoint
-from ..weights.keys import find_prefix
+from ..weights.keys import find_prefix, with_current_scale_name
 from ..weights.kinds import UMT5, kind_of, wrong_kind
+from .umt5_gguf import without_gguf_names
 
 OFFICIAL_EMBEDDING = "token_embedding.weight"
 HF_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
@@ -32,9 +33,7 @@ _HF_IN_A_BLOCK = {
     ("1", "DenseReluDense.wi_1"): "ffn.fc1",
     ("1", "DenseReluDense.wo"): "ffn.fc2",
 }
-# The scale of an fp8 weight under the name the linear layer has for it.
-_SCALES = {"scale_weight": "weight_scale"}
-_UNUSED_LEAVES = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8", "spiece_model", "logit_scale")
+_UNUSED_LEAVES = ("spiece_model", "logit_scale")
 _DECODER = ("decoder.", "lm_head.")
 
 
@@ -76,20 +75,22 @@ def official_umt5(checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         ModelFileError: the file is not a UMT5 text encoder; says what it looks like.
     """
+    given, checkpoint = checkpoint, without_gguf_names(checkpoint)
     embedding = embedding_key(checkpoint)
     if embedding is None:
-        raise _not_umt5(checkpoint)
+        raise _not_umt5(given)
     prefix, is_official = _prefix_and_style(embedding)
     table = prefix + (_OFFICIAL_TABLE if is_official else _HF_TABLE)
     needed = [0, 1] if _has_second_block(checkpoint, prefix) else [0]
     if not all(table.format(number) in checkpoint for number in needed):
-        raise _not_umt5(checkpoint)
-    spare = [prefix + key for key in HF_EMBEDDINGS if prefix + key != embedding]
+        raise _not_umt5(given)
+    spare = tuple(_path(prefix + key) for key in HF_EMBEDDINGS if prefix + key != embedding)
 
     def rename(key: str) -> str | None:
-        if not key.startswith(prefix) or key in spare or key.rsplit(".", 1)[-1] in _UNUSED_LEAVES:
+        is_unused = key.startswith(spare) or key.rsplit(".", 1)[-1] in _UNUSED_LEAVES
+        if is_unused or not key.startswith(prefix):
             return None
-        name = _with_our_scale(key[len(prefix) :])
+        name = with_current_scale_name(key[len(prefix) :])
         return name if is_official else _official_name(name)
 
     return checkpoint.renamed(rename)
@@ -135,8 +136,9 @@ def _has_second_block(checkpoint: Checkpoint, prefix: str) -> bool:
 def _official_name(name: str) -> str | None:
     if name.startswith(_DECODER):
         return None
-    if name in HF_EMBEDDINGS:
-        return OFFICIAL_EMBEDDING
+    path, _, leaf = name.rpartition(".")
+    if f"{path}.weight" in HF_EMBEDDINGS:
+        return f"{_path(OFFICIAL_EMBEDDING)}{leaf}"
     if name == "encoder.final_layer_norm.weight":
         return "norm.weight"
     parts = name.split(".")  # encoder.block.<number>.layer.<0 or 1>.<module>.<leaf>
@@ -144,9 +146,9 @@ def _official_name(name: str) -> str | None:
     return f"blocks.{parts[2]}.{ours}.{parts[-1]}" if ours else name
 
 
-def _with_our_scale(name: str) -> str:
-    path, _, leaf = name.rpartition(".")
-    return f"{path}.{_SCALES[leaf]}" if leaf in _SCALES else name
+def _path(key: str) -> str:
+    """The key of a weight without its last part, with the dot."""
+    return key.removesuffix("weight")
 
 
 def _layers(keys: Iterable[str]) -> int:

@@ -94,6 +94,14 @@ def _is_hf_umt5(names: KeyNames) -> bool:
     return not has_second or names.has("block.1.layer.0.SelfAttention.relative_attention_bias.weight")
 
 
+def _is_gguf_umt5(names: KeyNames) -> bool:
+    """llama.cpp's names; the same difference from T5."""
+    second = "enc.blk.1.attn_q.weight", "enc.blk.1.attn_rel_b.weight"
+    return names.has("token_embd.weight", "enc.blk.0.attn_rel_b.weight") and (
+        not names.has(second[0]) or names.has(second[1])
+    )
+
+
 def _is_taehv(names: KeyNames) -> bool:
     shape = names.shape("decoder.1.weight")
     return names.has("decoder.22.bias") and len(shape) == 4 and shape[1] in (16, 48)
@@ -113,7 +121,11 @@ WAN22_VAE = FileKind(
 UMT5 = FileKind(
     "UMT5 text encoder",
     "WanVideo T5 Text Encoder Loader",
-    lambda names: names.has("token_embedding.weight", "blocks.0.attn.q.weight") or _is_hf_umt5(names),
+    lambda names: (
+        names.has("token_embedding.weight", "blocks.0.attn.q.weight")
+        or _is_hf_umt5(names)
+        or _is_gguf_umt5(names)
+    ),
 )
 LORA = FileKind("LoRA", "WanVideo Lora Select", lambda names: names.has_ending(*_LORA_ENDINGS))
 UNKNOWN = FileKind("file of an unknown kind", None, lambda _names: True)
@@ -170,7 +182,14 @@ KINDS: tuple[FileKind, ...] = (
     FileKind(
         "T5 text encoder of another model (not UMT5)",
         None,
-        lambda names: names.has("block.0.layer.0.SelfAttention.q.weight"),
+        lambda names: names.has_any("block.0.layer.0.SelfAttention.q.weight", "enc.blk.0.attn_q.weight"),
+    ),
+    FileKind(
+        "language model (GGUF)",
+        None,
+        lambda names: (
+            names.has("token_embd.weight") and names.has_any("blk.0.attn_q.weight", "blk.0.attn_norm.weight")
+        ),
     ),
     FileKind(
         "CLIP image encoder",
