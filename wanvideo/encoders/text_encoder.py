@@ -8,22 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..conditioning.prompts import WeightedPrompt, clean_prompt, parse_weights
 from ..errors import ModelFileError
 from ..weights.assemble import assign
 from ..weights.checkpoint import Checkpoint
-from ..weights.formats.scaled import SCALED
-from ..weights.linear import WanLinear
+from ..weights.conversion import Conversion, converted
+from ..weights.formats.expect import expect_formats, needs_decoding, wan_linears
 from .tokenizer import MAX_TOKENS, Tokenizer, Tokens, find_tokenizer
 from .umt5 import UMT5Encoder
 from .umt5_keys import official_umt5, read_config
 
 log = logging.getLogger(__name__)
 
-FP8 = torch.float8_e4m3fn
-_FP8_LIMIT = torch.finfo(FP8).max
 _EOS_ONLY = ""
 
 
@@ -94,7 +92,7 @@ def load_umt5(
     storage_dtype: torch.dtype | None = None,
     other_files: Iterable[Path] = (),
 ) -> TextEncoder:
-    """Load a UMT5 encoder in either key style, dense or fp8 (plain or scaled).
+    """Load a UMT5 encoder in any known key style and any storage format the pack reads.
 
     Weights stay views on the file wherever they are stored no wider than `dtype`; a linear layer casts when
     it is used, with the same result as casting at once.
@@ -102,8 +100,9 @@ def load_umt5(
     Args:
         checkpoint: the opened file.
         dtype: compute precision: float32, bfloat16 or float16.
-        storage_dtype: float8_e4m3fn quantises the linear layers (one scale per row; norms, position tables
-            and the embedding table stay as they are); None keeps the file's storage.
+        storage_dtype: float8_e4m3fn or float8_e5m2 quantises the linear layers that are stored wider (one
+            scale per row; norms, position tables and the embedding table stay as they are); None keeps the
+            file's storage.
         other_files: text encoder files that may lend a tokenizer.
 
     Raises:
@@ -120,50 +119,27 @@ def load_umt5(
         )
     with torch.device("meta"):
         module = UMT5Encoder(config)
-    _expect_scales(module, official)
-    widest = dtype if storage_dtype is None else torch.float32  # what will be quantised is not rounded twice
-    assign(module, official, dtype_of=_storage_rule(official, widest))
+    widest = dtype
     if storage_dtype is not None:
-        _quantize_linears(module, storage_dtype)
+        linears = [f"blocks.{path}.weight" for path, _ in wan_linears(module.blocks)]
+        official = converted(official, Conversion(storage_dtype, "row"), linears)
+        widest = torch.float32  # the rest stays as it is
+    used_up = expect_formats(module, official)
+    assign(module, official, dtype_of=_storage_rule(official, dtype, widest), ignore=used_up)
     return TextEncoder(module.eval(), tokenizer, dtype)
 
 
-def _storage_rule(official: Checkpoint, widest: torch.dtype) -> Callable[[str, Tensor], torch.dtype | None]:
-    """None (a view on the file) unless the file stores the weight wider than `widest`."""
+def _storage_rule(
+    official: Checkpoint, dtype: torch.dtype, widest: torch.dtype
+) -> Callable[[str, Tensor], torch.dtype | None]:
+    """None (a view on the file) unless the file packs a weight or stores it wider than `widest`."""
 
     def dtype_of(key: str, _: Tensor) -> torch.dtype | None:
-        is_scale = key.endswith(".weight_scale")
-        return None if is_scale or official.dtype(key).itemsize <= widest.itemsize else widest
+        if needs_decoding(official, key):
+            return dtype
+        return None if official.dtype(key).itemsize <= widest.itemsize else widest
 
     return dtype_of
-
-
-def _expect_scales(module: nn.Module, official: Checkpoint) -> None:
-    """Make room for the scales of a scaled fp8 file."""
-    for name, layer in module.named_modules():
-        key = f"{name}.weight_scale"
-        if not isinstance(layer, WanLinear) or key not in official:
-            continue
-        shape = official.shape(key)
-        if torch.Size(shape).numel() not in (1, layer.out_features):
-            raise ModelFileError(
-                official.path,
-                f"{key} has shape {list(shape)}, expected one scale per weight or per row; this quantised "
-                "format is not available in this version of the pack",
-            )
-        layer.store_as(SCALED, {**layer.stored(), "weight_scale": torch.empty(shape, device="meta")})
-
-
-def _quantize_linears(module: nn.Module, storage_dtype: torch.dtype) -> None:
-    """Store linear weights as fp8 with one scale per row; layers that are fp8 already are left alone."""
-    if storage_dtype != FP8:
-        raise ValueError(f"cannot store linear weights as {storage_dtype}")
-    for layer in module.modules():
-        if not isinstance(layer, WanLinear) or layer.weight.dtype.itemsize == 1:
-            continue
-        weight = layer.weight.float()
-        scale = (weight.abs().amax(1) / _FP8_LIMIT).clamp(min=torch.finfo(torch.float32).tiny)
-        layer.store_as(SCALED, {"weight": (weight / scale[:, None]).to(FP8), "weight_scale": scale})
 
 
 def _weighted(encoded: Tensor, empty: Tensor | None, prompt: WeightedPrompt, tokens: Tokens) -> Tensor:

@@ -153,6 +153,11 @@ class Checkpoint:
         """The same file with some tensors put in the place of, or beside, those it has."""
         return Checkpoint(self.path, {**self._stored, **tensors}, self.metadata, self.files)
 
+    def beside(self, other: Checkpoint) -> Checkpoint:
+        """This file and the tensors of another under one name; the other must not hold the same keys."""
+        stored = {**other._stored, **self._stored}
+        return Checkpoint(self.path, stored, self.metadata, (*self.files, *other.files))
+
     def renamed(self, mapping: Callable[[str], str | None]) -> Checkpoint:
         """The same tensors under other names; `mapping` returns None for a key to leave out.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,7 +15,6 @@ from .formats.expect import needs_decoding
 from .formats.fp8_product import FP8_DTYPES
 
 Scaling = Literal["none", "row", "tensor"]
-_BLOCK_MATRIX = re.compile(r"^\w*blocks\.\d+\..+\.weight$")
 _VALUES_AT_ONCE = 1 << 22
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
@@ -39,26 +37,23 @@ class Conversion:
             raise ValueError(f"cannot convert weights to {self.dtype}")
 
 
-def converted(
-    checkpoint: Checkpoint,
-    conversion: Conversion,
-    *,
-    is_converted: Callable[[str], object] = _BLOCK_MATRIX.match,
-) -> Checkpoint:
-    """The file with its wide block matrices in fp8; each is converted when it is read.
+def converted(checkpoint: Checkpoint, conversion: Conversion, keys: Collection[str]) -> Checkpoint:
+    """The file with some matrices in fp8; each is converted when it is read.
 
     Matrices stored in 8 bit or less are left as they are.
 
     Args:
         checkpoint: with canonical key names.
         conversion: what to convert to.
-        is_converted: whether a key is the weight of a layer to convert.
+        keys: of the weights to convert; those the file does not have are skipped.
     """
     tensors: dict[str, StoredTensor] = {}
-    for key in checkpoint:
+    for key in keys:
+        if key not in checkpoint:
+            continue
         is_wide = checkpoint.dtype(key).is_floating_point and checkpoint.dtype(key).itemsize > 1
         is_matrix = len(checkpoint.shape(key)) == 2 and not needs_decoding(checkpoint, key)
-        if is_wide and is_matrix and is_converted(key):
+        if is_wide and is_matrix:
             tensors.update(_Converted(checkpoint, key, conversion).stored())
     return checkpoint.replaced(tensors)
 

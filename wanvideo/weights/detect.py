@@ -9,7 +9,7 @@ from ..errors import ModelFileError
 from ..transformer.config import HEAD_WIDTH, WanConfig
 from .capabilities import CAPABILITIES, Capability, capabilities_of
 from .checkpoint import Checkpoint
-from .formats.describe import StorageFormat, format_name, require_readable, storage_format
+from .formats.describe import block_formats, is_dense, require_readable
 from .keys import canonical
 from .kinds import WAN_TRANSFORMER, kind_of, wrong_kind
 from .variants import Variant, variants_of
@@ -25,6 +25,7 @@ class ModelSpec:
         config: its sizes.
         capabilities: what it can take as input (names in `capabilities`).
         dtypes: storage dtypes of the file's matrices.
+        formats: what the matrices of its blocks are stored as, by the names messages use.
         variants: the releases it may be; several where shapes cannot tell them apart.
     """
 
@@ -32,6 +33,7 @@ class ModelSpec:
     capabilities: frozenset[str]
     dtypes: frozenset[torch.dtype]
     variants: tuple[Variant, ...] = ()
+    formats: frozenset[str] = frozenset()
 
     @property
     def variant(self) -> Variant | None:
@@ -50,7 +52,7 @@ class ModelSpec:
         )
 
     def __str__(self) -> str:
-        stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.dtypes))
+        stored = ", ".join(sorted(self.formats))
         return f"{self.name} ({', '.join(sorted(self.capabilities))}; stored as {stored})"
 
 
@@ -66,7 +68,15 @@ def detect(checkpoint: Checkpoint, *, rules: tuple[Capability, ...] = CAPABILITI
     """
     if kind_of(checkpoint) is not WAN_TRANSFORMER:
         raise wrong_kind(checkpoint, "a Wan transformer")
-    checkpoint = canonical(checkpoint)
+    return spec_of(canonical(checkpoint), rules=rules)
+
+
+def spec_of(checkpoint: Checkpoint, *, rules: tuple[Capability, ...] = CAPABILITIES) -> ModelSpec:
+    """`detect` for what is known to be a transformer, with canonical key names: a file joined with others.
+
+    Raises:
+        ModelFileError: it is incomplete, or stored in a format this version does not read.
+    """
     require_readable(checkpoint)
     return _spec(checkpoint, rules)
 
@@ -77,8 +87,8 @@ def describe_file(checkpoint: Checkpoint) -> str:
     if kind is not WAN_TRANSFORMER:
         return kind.name
     checkpoint = canonical(checkpoint)
-    found = storage_format(checkpoint)
-    stored = "" if found is StorageFormat.DENSE else f", {format_name(checkpoint)}"
+    packed = sorted(name for name in block_formats(checkpoint) if not is_dense(name))
+    stored = f", {', '.join(packed)}" if packed else ""
     try:
         spec = _spec(checkpoint, CAPABILITIES)
     except ModelFileError:
@@ -94,7 +104,8 @@ def _spec(checkpoint: Checkpoint, rules: tuple[Capability, ...]) -> ModelSpec:
         for key in checkpoint
         if key.startswith("blocks.") and key.endswith(".weight") and len(checkpoint.shape(key)) > 1
     )
-    return ModelSpec(sizes, capabilities, dtypes, variants_of(sizes, capabilities))
+    variants = variants_of(sizes, capabilities)
+    return ModelSpec(sizes, capabilities, dtypes, variants, block_formats(checkpoint))
 
 
 def _sizes(checkpoint: Checkpoint) -> WanConfig:

@@ -58,6 +58,8 @@ _IN_A_BLOCK = {
     "ffn.2": "ffn.net.2",
 }
 _IN_A_VACE_BLOCK = {**_IN_A_BLOCK, "before_proj": "proj_in", "after_proj": "proj_out"}
+# What older quantised files call the scales of a layer.
+_CURRENT_SCALES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 # A norm of queries that the image branch of diffusers has and never uses.
 _UNUSED_IN_DIFFUSERS = "attn2.norm_added_q"
 
@@ -111,11 +113,17 @@ def _translate(key: str, tables: dict[str, dict[str, str]]) -> str:
     return key
 
 
+def with_current_scale_name(key: str) -> str:
+    """The scales of older quantised files under the names newer ones have; other keys stay."""
+    path, _, leaf = key.rpartition(".")
+    return f"{path}.{_CURRENT_SCALES[leaf]}" if path and leaf in _CURRENT_SCALES else key
+
+
 def canonical(checkpoint: Checkpoint) -> Checkpoint:
     """The file's transformer under official names without prefix; any other file as it is.
 
-    Keys without the prefix are kept (markers such as `scaled_fp8`), except the VAE and the text encoders
-    of an all-in-one checkpoint. Applying it twice is the same as once.
+    Scales get their current names. Keys without the prefix are kept (markers such as `scaled_fp8`), except
+    the VAE and the text encoders of an all-in-one checkpoint. Applying it twice is the same as once.
     """
     prefix = find_prefix(checkpoint.keys())
     if prefix is None:
@@ -125,13 +133,15 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     )
     translate: Callable[[str], str | None] = to_official if is_diffusers else str
     other_prefixes = _other_networks(checkpoint, prefix)
-    if not prefix and not is_diffusers and not other_prefixes:
+    is_current = all(with_current_scale_name(key) == key for key in checkpoint)
+    if not prefix and not is_diffusers and not other_prefixes and is_current:
         return checkpoint
 
     def rename(key: str) -> str | None:
         if key.startswith(other_prefixes):
             return None
-        return translate(key[len(prefix) :]) if key.startswith(prefix) else key
+        name = translate(key[len(prefix) :]) if key.startswith(prefix) else key
+        return None if name is None else with_current_scale_name(name)
 
     return checkpoint.renamed(rename)
 

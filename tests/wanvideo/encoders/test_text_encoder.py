@@ -236,10 +236,10 @@ def test_nan_weights_are_refused(save_umt5, umt5_weights):
         load_umt5(save_umt5(damaged), dtype=torch.float32)
 
 
-def test_block_scales_are_refused_instead_of_misread(save_umt5, umt5_weights):
+def test_scales_that_do_not_fit_are_refused_instead_of_misread(save_umt5, umt5_weights):
     stored = as_fp8(umt5_weights, scale_name="weight_scale")
-    stored["blocks.0.attn.q.weight_scale"] = torch.ones(96, 2)
-    with pytest.raises(ModelFileError, match=r"blocks\.0\.attn\.q\.weight_scale has shape \[96, 2\]"):
+    stored["blocks.0.attn.q.weight_scale"] = torch.ones(96, 3)
+    with pytest.raises(ModelFileError, match=r"blocks\.0\.attn\.q\.weight_scale has shape \[96, 3\]"):
         load_umt5(save_umt5(stored), dtype=torch.float32)
 
 

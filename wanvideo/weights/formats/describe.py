@@ -1,99 +1,99 @@
-"""Number formats of transformer files: what a file is stored in, and whether this version reads it.
+"""What a file is stored as: names for messages, and a refusal for what this version does not read."""
 
-The one place to extend for quantised transformers: teach `read_by_this_version` the format's name.
-"""
-
-import json
-from enum import Enum
+from __future__ import annotations
 
 import torch
 
 from ...errors import ModelFileError
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, layer_format
+from ..layer_formats import LAYER_FORMAT
+from .storage import COMFY_FORMATS
 
-FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
-QUANTIZATION_METADATA = "_quantization_metadata"
-_SCALE_NAMES = (".scale_weight", ".weight_scale", ".scale_input", ".input_scale", ".weight_scale_2")
-
-
-class StorageFormat(Enum):
-    """How the large matrices of a file are stored; the value is its name in messages."""
-
-    DENSE = "dense"
-    FP8_PLAIN = "fp8 without scales"
-    FP8_SCALED = "scaled fp8 (scale_weight)"
-    COMFY_QUANT = "ComfyUI quantisation (comfy_quant)"
-    QUANTO = "quanto int8"
-    INTEGER = "an integer format"
+_QUANTO_ENDINGS = (".weight._data", ".weight._scale", ".weight_qtype")
+_FP8_NAMES = ("float8_e4m3fn", "float8_e5m2")
+_SCALED = "scaled "
 
 
-def storage_format(checkpoint: Checkpoint) -> StorageFormat:
-    """The number format of a file, from its header."""
-    keys = list(checkpoint)
-    if any(key.endswith(".comfy_quant") for key in keys) or QUANTIZATION_METADATA in checkpoint.metadata:
-        return StorageFormat.COMFY_QUANT
-    if any(key.endswith((".weight._data", ".weight._scale", ".weight_qtype")) for key in keys):
-        return StorageFormat.QUANTO
-    matrices = _matrix_dtypes(checkpoint)
-    if any(not dtype.is_floating_point for dtype in matrices):
-        return StorageFormat.INTEGER
-    if any(key.split(".")[-1] == "scaled_fp8" or key.endswith(_SCALE_NAMES) for key in keys):
-        return StorageFormat.FP8_SCALED
-    return StorageFormat.FP8_PLAIN if matrices & set(FP8_DTYPES) else StorageFormat.DENSE
+def format_name(checkpoint: Checkpoint, key: str) -> str:
+    """What one weight is stored as: "bfloat16", "float8_e4m3fn", "scaled float8_e5m2", "nvfp4", "Q4_K", ...
+
+    Args:
+        checkpoint: with canonical key names.
+        key: of a weight in it, ending in ".weight".
+    """
+    if checkpoint.encoding(key):
+        return checkpoint.encoding(key)
+    layer = key.removesuffix(".weight")
+    scaled = _SCALED if f"{layer}.weight_scale" in checkpoint else ""
+    if f"{layer}.{LAYER_FORMAT}" not in checkpoint:
+        name = _dtype_name(checkpoint.dtype(key))
+        return f"{scaled}{name}" if name in _FP8_NAMES else name
+    described = layer_format(checkpoint, layer)
+    if described.name in _FP8_NAMES:
+        return f"{scaled}{described.name}"
+    return f"{described.name} with convrot" if described.convrot else described.name
 
 
-def _matrix_dtypes(checkpoint: Checkpoint) -> set[torch.dtype]:
-    return {
-        checkpoint.dtype(key)
-        for key in checkpoint
-        if key.endswith(".weight") and len(checkpoint.shape(key)) > 1
-    }
+def block_formats(checkpoint: Checkpoint) -> frozenset[str]:
+    """What the matrices of the transformer blocks are stored as."""
+    return frozenset(
+        format_name(checkpoint, key) for key in checkpoint if "blocks." in key and _is_matrix(checkpoint, key)
+    )
 
 
-def format_name(checkpoint: Checkpoint) -> str:
-    """The format as messages name it, with the exact kind where the file says it."""
-    found = storage_format(checkpoint)
-    kinds: set[str] = set()
-    if found is StorageFormat.COMFY_QUANT:
-        kinds = _comfy_formats(checkpoint)
-    elif found is not StorageFormat.DENSE:
-        kinds = {
-            str(dtype).removeprefix("torch.") for dtype in _matrix_dtypes(checkpoint) if dtype.itemsize == 1
-        }
-    return f"{found.value}: {', '.join(sorted(kinds))}" if kinds else found.value
+def is_dense(name: str) -> bool:
+    """Whether a format holds plain numbers of 16 bits or more."""
+    return name in ("float64", "float32", "float16", "bfloat16")
 
 
-def read_by_this_version(found: StorageFormat) -> bool:
-    """Whether transformers stored like this can be loaded."""
-    return found is StorageFormat.DENSE
+def is_scaled_fp8(name: str) -> bool:
+    """Whether a format is fp8 with scales."""
+    return name.startswith(_SCALED)
+
+
+def fp8_dtype_name(name: str) -> str | None:
+    """The fp8 type of a format with or without scales, None for other formats."""
+    plain = name.removeprefix(_SCALED)
+    return plain if plain in _FP8_NAMES else None
 
 
 def require_readable(checkpoint: Checkpoint) -> None:
-    """Refuse a transformer file whose format this version does not read, by the format's name."""
-    if not read_by_this_version(storage_format(checkpoint)):
-        raise ModelFileError(
-            checkpoint.path,
-            f"is quantised, stored as {format_name(checkpoint)}; quantised transformers are not available "
-            "in this version of the pack; use the bf16 or fp16 file of the same model",
-        )
+    """Refuse a transformer file in a format this version does not read, by the format's name.
 
-
-def _comfy_formats(checkpoint: Checkpoint) -> set[str]:
-    """Names of the per-layer formats; they differ in a mixed file."""
-    texts = [
-        checkpoint.tensor(key).contiguous().numpy().tobytes()
+    Raises:
+        ModelFileError: a quanto file, or integers without a description of what they mean.
+    """
+    if any(key.endswith(_QUANTO_ENDINGS) for key in checkpoint):
+        raise _not_read(checkpoint, "quanto int8")
+    integers = {
+        key: checkpoint.dtype(key)
         for key in checkpoint
-        if key.endswith(".comfy_quant") and checkpoint.dtype(key) == torch.uint8
-    ]
-    texts.append(checkpoint.metadata.get(QUANTIZATION_METADATA, "{}").encode())
-    formats: set[str] = set()
-    for text in texts:
-        try:
-            content = json.loads(text)
-        except ValueError:
-            continue
-        layers = content.get("layers", {"": content}) if isinstance(content, dict) else {}
-        for layer in layers.values() if isinstance(layers, dict) else ():
-            if isinstance(layer, dict) and "format" in layer:
-                formats.add(str(layer["format"]))
-    return formats
+        if _is_matrix(checkpoint, key)
+        and not checkpoint.dtype(key).is_floating_point
+        and not checkpoint.encoding(key)
+        and f"{key.removesuffix('.weight')}.{LAYER_FORMAT}" not in checkpoint
+    }
+    if integers:
+        key, dtype = next(iter(integers.items()))
+        raise _not_read(checkpoint, f"an integer format ({key}: {_dtype_name(dtype)})")
+    layers = (key.removesuffix(f".{LAYER_FORMAT}") for key in checkpoint if key.endswith(f".{LAYER_FORMAT}"))
+    unknown = {layer_format(checkpoint, layer).name for layer in layers} - set(COMFY_FORMATS)
+    if unknown:
+        listed = ", ".join(sorted(unknown))
+        raise _not_read(checkpoint, f"the ComfyUI format {listed} (read are {', '.join(COMFY_FORMATS)})")
+
+
+def _not_read(checkpoint: Checkpoint, stored_as: str) -> ModelFileError:
+    return ModelFileError(
+        checkpoint.path,
+        f"is quantised, stored as {stored_as}, which this version of the pack does not read; use the bf16, "
+        "fp8 or GGUF file of the same model",
+    )
+
+
+def _is_matrix(checkpoint: Checkpoint, key: str) -> bool:
+    return key.endswith(".weight") and len(checkpoint.shape(key)) > 1
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
