@@ -34,6 +34,8 @@ _TOKENIZER = "tokenizer.ggml."
 _LISTS = ("tokens", "scores", "token_type")
 _CHARACTERS = "precompiled_charsmap"
 _UNKNOWN, _UNUSED, _BYTE = 2, 5, 6  # kinds of pieces, numbered as in SentencePiece
+_SCORE = struct.Struct("<f")
+_ONE_BYTE = tuple(bytes([value]) for value in range(128))
 
 
 def without_gguf_names(checkpoint: Checkpoint) -> Checkpoint:
@@ -114,7 +116,8 @@ def _model(pieces: list[tuple[bytes, float, int]], metadata: Mapping[str, str], 
 
 
 def _piece(text: bytes, score: float, kind: int) -> bytes:
-    return b"".join([_bytes_field(1, text), b"\x15", struct.pack("<f", score), _varint_field(3, kind)])
+    """`SentencePiece`: 1 text, 2 score, 3 kind. There are 256384 of them."""
+    return b"".join((b"\x0a", _varint(len(text)), text, b"\x15", _SCORE.pack(score), b"\x18", _varint(kind)))
 
 
 def _number(metadata: Mapping[str, str], name: str, default: int) -> int:
@@ -131,6 +134,8 @@ def _varint_field(number: int, value: int) -> bytes:
 
 def _varint(value: int) -> bytes:
     """A number in protobuf's form: seven bits a byte, negative ones as 64 bits."""
+    if 0 <= value < 128:
+        return _ONE_BYTE[value]
     value &= (1 << 64) - 1
     parts: list[int] = []
     while value > 127:
