@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import bad, fill, gguf, specs, spiece
+from . import bad, fill, formats, gguf, specs, spiece
 
-DEMO, BENCH, BAD, GGUF = "demo", "bench", "bad", "gguf"
+DEMO, BENCH, BAD, GGUF, FORMATS = "demo", "bench", "bad", "gguf", "formats"
 # One block stack of the 1.3B model: real widths, few layers.
 _BENCH_SIZE = specs.DiTSize(width=1536, feed_forward=8960, layers=4, text_width=4096)
 
@@ -30,7 +30,7 @@ class TinyFile:
         folder: the model folder of ComfyUI it belongs into.
         name: file name.
         group: "demo" is written when nothing is asked for; "bench" has real widths; "gguf" is in ggml's
-            block types; "bad" must be refused.
+            block types, "formats" in the other storage formats; "bad" must be refused.
         write: writes the file for a seed.
     """
 
@@ -109,7 +109,12 @@ FILES: tuple[TinyFile, ...] = (
     TinyFile("text_encoders", "bad_plain_t5.safetensors", BAD, bad.plain_t5),
     TinyFile("text_encoders", "bad_evil_umt5.pth", BAD, bad.evil_pickle),
     *(TinyFile(folder, name, GGUF, write) for (folder, name), write in gguf.MAKERS.items()),
-    *(TinyFile(folder, name, BAD, write) for (folder, name), write in gguf.BAD_MAKERS.items()),
+    *(TinyFile(folder, name, FORMATS, write) for (folder, name), write in formats.MAKERS.items()),
+    *(
+        TinyFile(folder, name, BAD, write)
+        for makers in (gguf.BAD_MAKERS, formats.BAD_MAKERS)
+        for (folder, name), write in makers.items()
+    ),
 )
 
 
@@ -151,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[DEMO],
         metavar="NAME",
-        help="file names or groups (demo, bench, gguf, bad) instead of the demo set",
+        help="file names or groups (demo, bench, gguf, formats, bad) instead of the demo set",
     )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
