@@ -191,11 +191,11 @@ def _official_shapes(path: Path, header: GgufHeader) -> dict[str, tuple[int, ...
         name = note.removeprefix(_ORIGINAL_SHAPE)
         if name not in shapes:
             continue
-        shape = tuple(int(size) for size in sizes)
-        if math.prod(shape) != math.prod(shapes[name]):
+        shape = tuple(size for size in sizes if isinstance(size, int) and size >= 0)
+        if len(shape) != len(sizes) or math.prod(shape) != math.prod(shapes[name]):
             raise ModelFileError(
                 path,
-                f"has a damaged GGUF header ({name}: shape {list(shapes[name])} cannot be {list(shape)}); "
+                f"has a damaged GGUF header ({name}: shape {list(shapes[name])} cannot be {list(sizes)}); "
                 f"{DOWNLOAD_AGAIN}",
             )
         shapes[name] = shape

@@ -31,15 +31,21 @@ def unpacked(fields: Tensor, bits: int) -> Tensor:
 
 def iq4_levels(numbers: Tensor) -> Tensor:
     """What 4-bit numbers of the IQ4 types stand for, float32 of the same shape."""
-    table = _iq4_table(numbers.device)
+    # A graph has the table as a constant of its own; torch warns of caches inside of it.
+    make = _iq4_table if torch.compiler.is_compiling() else _kept_iq4_table
+    table = make(numbers.device)
     return table.index_select(0, numbers.reshape(-1).int()).view(numbers.shape)
 
 
-@cache
 def _iq4_table(device: torch.device) -> Tensor:
-    """Kept per device: sending it each time would make the host wait for the device."""
+    return torch.tensor(_IQ4_LEVELS, dtype=torch.float32, device=device)
+
+
+@cache
+def _kept_iq4_table(device: torch.device) -> Tensor:
+    """The same tensor for a device each time: sending it again would make the host wait for the device."""
     with torch.inference_mode(False):
-        return torch.tensor(_IQ4_LEVELS, dtype=torch.float32, device=device)
+        return _iq4_table(device)
 
 
 def q4_0(blocks: Tensor) -> Tensor:
