@@ -1,71 +1,68 @@
-"""Load a Wan transformer and choose how its attention is computed."""
+"""Load a Wan transformer."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from ..wanvideo.attention.registry import BACKENDS
+from ..wanvideo.attention.registry import check_available
 from ..wanvideo.errors import InputError, NotYetError, WanError
 from ..wanvideo.families import discover
-from ..wanvideo.load import load_transformer
+from ..wanvideo.load import LoadedTransformer, load_transformer
 from ..wanvideo.transformer.model import WanTransformer
 from ..wanvideo.transformer.norms import RMS_NORM_FUNCTIONS
 from ..wanvideo.weights.checkpoint import Checkpoint
+from ..wanvideo.weights.conversion import Scaling
 from ..wanvideo.weights.detect import detect
-from ..wanvideo.weights.residency import Residency
+from ..wanvideo.weights.fp8_matmul import use_fp8_matmul
+from ..wanvideo.weights.matmul_precision import fp16_accumulation_problem
+from ..wanvideo.weights.quantization import OPTIONS as QUANTIZATIONS
+from ..wanvideo.weights.quantization import check_quantization, wants_fp8_matmul
+from ..wanvideo.weights.residency import ModelResidency
 from . import sockets
+from .attention import HOST_BACKENDS, attention_mode_input, attention_problem
 from .base import CATEGORY, WanNode, model_file_input
+from .compile import as_compile_settings
+from .extra_models import FOLDER, as_paths
 from .host import (
-    ManagedModel,
+    GGUF,
+    ManagedBlocks,
     check_file,
     compute_device,
     file_fingerprint,
     io,
     load,
     offload_device,
+    pinning_for,
     resolve_file,
 )
-from .wan_model import AttentionOverride, WanVideoModel, attention_function
+from .memory import warn_about
+from .memory_settings import MemorySettings, as_block_swap, as_vram_management
+from .notices import warn
+from .run_plan import plan_loading
+from .wan_model import WanVideoModel
 
 log = logging.getLogger(__name__)
 
-FOLDER = "diffusion_models"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION_CHOICES = [*PRECISIONS, "fp16_fast"]
-QUANTIZATIONS = [
-    "disabled",
-    *(
-        f"fp8_{kind}{mode}"
-        for kind in ("e4m3fn", "e5m2")
-        for mode in ("", "_fast", "_scaled", "_scaled_fast")
-    ),
-]
-ATTENTION_MODES = [*BACKENDS, "comfy"]
+FP16_FAST = "fp16_fast"
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    FP16_FAST: torch.float16,
+}
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+EMPTY_VALUES = ("", None)  # what old graphs carry after their last widget
 LATER_INPUTS = {
-    "compile_args": "torch.compile",
-    "block_swap_args": "block swap",
     "lora": "LoRA",
-    "vram_management_args": "VRAM management",
-    "extra_model": "an extra model file",
     "fantasytalking_model": "FantasyTalking",
     "multitalk_model": "MultiTalk",
     "fantasyportrait_model": "FantasyPortrait",
 }
-
-
-def attention_mode_input(*, optional: bool = False) -> io.Combo.Input:
-    """The list of attention backends."""
-    return io.Combo.Input(
-        "attention_mode",
-        options=ATTENTION_MODES,
-        default="sdpa",
-        tooltip="How attention is computed. sdpa is PyTorch's and always there; comfy is what ComfyUI uses.",
-        optional=optional,
-    )
 
 
 class WanVideoModelLoader(WanNode):
@@ -80,24 +77,28 @@ class WanVideoModelLoader(WanNode):
             category=CATEGORY,
             description="Loads a Wan video model. What it is and how large is read from the file.",
             inputs=[
-                model_file_input("model", folder=FOLDER),
+                model_file_input("model", folder=FOLDER, extra_suffixes=GGUF),
                 io.Combo.Input(
                     "base_precision",
-                    options=PRECISION_CHOICES,
+                    options=list(PRECISIONS),
                     default="bf16",
-                    tooltip="What the model computes in. Norms, modulation and embeddings of time stay fp32.",
+                    tooltip="What the model computes in. Norms, modulation and embeddings of time stay fp32. "
+                    "fp16_fast also keeps the sums of products in fp16 while this model runs.",
                 ),
                 io.Combo.Input(
                     "quantization",
-                    options=QUANTIZATIONS,
+                    options=list(QUANTIZATIONS),
                     default="disabled",
-                    tooltip="'disabled' keeps what the file has.",
+                    tooltip="disabled reads the file as it is stored. fp8_* converts a 16 or 32 bit file "
+                    "while it is loaded; _scaled is for files that have scales; _fast multiplies in fp8 "
+                    "where the GPU can (RTX 40 series and newer).",
                 ),
                 io.Combo.Input(
                     "load_device",
                     options=["main_device", "offload_device"],
                     default="offload_device",
-                    tooltip="main_device brings the model to the GPU now; offload_device at first use.",
+                    tooltip="main_device brings the model to the GPU now and keeps it there between runs; "
+                    "offload_device brings it at first use.",
                 ),
                 attention_mode_input(optional=True),
                 sockets.Compile.Input("compile_args", optional=True),
@@ -115,26 +116,48 @@ class WanVideoModelLoader(WanNode):
                     optional=True,
                     tooltip="pytorch is torch's fused operation; equal within rounding.",
                 ),
+                io.Combo.Input(
+                    "fp8_scaling",
+                    options=list(SCALINGS),
+                    default=SCALINGS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="How quantization fp8_* converts a 16 or 32 bit file: none casts the numbers as "
+                    "they are, row and tensor keep a factor for each row or matrix and lose less.",
+                ),
             ],
             outputs=[sockets.Model.Output(display_name="model")],
         )
 
     @classmethod
-    def validate_inputs(cls, model: object) -> bool | str:
-        """Find the file and look at its header, before anything is loaded."""
-        found = check_file(FOLDER, model, input_name="model")
+    def validate_inputs(
+        cls,
+        model: object,
+        quantization: object = None,
+        attention_mode: object = None,
+        fp8_scaling: object = None,
+    ) -> bool | str:
+        """Find the file and compare its header with the options, before anything is loaded."""
+        if isinstance(fp8_scaling, str) and fp8_scaling not in (*SCALINGS, *EMPTY_VALUES):
+            return f"fp8_scaling: {fp8_scaling!r} is not one of {', '.join(SCALINGS)}"
+        found = check_file(FOLDER, model, input_name="model", extra_suffixes=GGUF)
         if found is not True or not isinstance(model, str):
             return found
         try:
-            detect(Checkpoint.open(resolve_file(FOLDER, model, input_name="model")))
+            checkpoint = Checkpoint.open(_resolve(model))
+            detect(checkpoint)
+            if isinstance(quantization, str):
+                check_quantization(checkpoint, quantization)
+        except InputError as error:
+            return str(error)
         except WanError as error:
             return f"model: {error}"
-        return True
+        return attention_problem(attention_mode) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: object = None, **_: object) -> tuple[str, int, int]:
         """Load again when the file changed."""
-        return file_fingerprint(FOLDER, model)
+        return file_fingerprint(FOLDER, model, extra_suffixes=GGUF)
 
     @classmethod
     def run(
@@ -145,94 +168,113 @@ class WanVideoModelLoader(WanNode):
         load_device: str,
         attention_mode: str = "sdpa",
         rms_norm_function: str = "default",
-        **later: object,
+        **options: object,
     ) -> io.NodeOutput:
         """Load the file."""
-        _refuse_later_options(base_precision, quantization, later)
-        attention_function(attention_mode)
-        path = resolve_file(FOLDER, model, input_name="model")
-        loaded = _load(path, PRECISIONS[base_precision])
-        if load_device == "main_device":
+        for name, what in LATER_INPUTS.items():
+            if options.get(name) is not None:
+                raise NotYetError(name, what, "disconnect this input")
+        check_available(attention_mode, host_backends=HOST_BACKENDS)
+        memory = MemorySettings(
+            as_block_swap(options.get("block_swap_args")),
+            as_vram_management(options.get("vram_management_args")),
+            stays_on_device=load_device == "main_device",
+        )
+        source = _Source(
+            _resolve(model),
+            PRECISIONS[base_precision],
+            quantization,
+            _scaling(options.get("fp8_scaling")),
+            as_paths(options.get("extra_model"), input_name="extra_model"),
+        )
+        loaded = replace(
+            _load(cls, source),
+            attention_mode=attention_mode,
+            rms_norm=rms_norm_function,
+            memory=memory,
+            compiling=as_compile_settings(options.get("compile_args")),
+            sums_in_fp16=_sums_in_fp16(cls, base_precision),
+        )
+        warn_about(cls, memory, blocks=len(loaded.transformer.blocks))
+        if memory.stays_on_device:
+            loaded.residency.apply(plan_loading(loaded).memory)
             load(loaded.managed)
-        return io.NodeOutput(replace(loaded, attention_mode=attention_mode, rms_norm=rms_norm_function))
+        return io.NodeOutput(loaded)
 
 
-def _refuse_later_options(base_precision: str, quantization: str, later: dict[str, object]) -> None:
-    if base_precision not in PRECISIONS:
-        raise NotYetError("base_precision", base_precision, "choose fp16, bf16 or fp32")
-    if quantization != "disabled":
-        raise NotYetError("quantization", quantization, "choose disabled")
-    for name, what in LATER_INPUTS.items():
-        if later.get(name) is not None:
-            raise NotYetError(name, what, "disconnect this input")
+@dataclass(frozen=True)
+class _Source:
+    """What is loaded and how.
 
+    Args:
+        path: of the main file.
+        compute_dtype: of the token stream.
+        quantization: one of ``QUANTIZATIONS``.
+        scaling: of a conversion to fp8.
+        extras: files with further modules.
+    """
 
-def _load(path: Path, compute_dtype: torch.dtype) -> WanVideoModel:
-    families = discover()
+    path: Path
+    compute_dtype: torch.dtype
+    quantization: str
+    scaling: Scaling
+    extras: tuple[Path, ...]
 
-    def extend(transformer: WanTransformer, checkpoint: Checkpoint) -> None:
-        for family in families:
-            spec = family.detect(checkpoint)
-            if spec is not None:
-                family.extend(transformer, spec)
-
-    loaded = load_transformer(Checkpoint.open(path), compute_dtype=compute_dtype, extend=extend)
-    managed = ManagedModel(
-        Residency(loaded.transformer), load_device=compute_device(), offload_device=offload_device()
-    )
-    log.info("%s: %s, computing in %s", path.name, loaded.spec, compute_dtype)
-    return WanVideoModel(managed, loaded.spec, path.name)
-
-
-class WanVideoSetAttentionModeOverride(WanNode):
-    """Another attention backend for a range of steps and, if given, some blocks."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """The node's interface."""
-        return io.Schema(
-            node_id="WanVideoSetAttentionModeOverride",
-            display_name="WanVideo Set Attention Mode Override",
-            category=CATEGORY,
-            description="Uses another attention backend in some steps, without loading the model again.",
-            inputs=[
-                sockets.Model.Input("model"),
-                attention_mode_input(),
-                io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step that uses it."),
-                io.Int.Input(
-                    "end_step", default=10000, min=1, max=10000, tooltip="First step that no longer uses it."
-                ),
-                io.Boolean.Input("verbose", default=False, tooltip="Log which steps and blocks use it."),
-                io.Int.Input(
-                    "blocks", optional=True, force_input=True, tooltip="Block numbers; all without."
-                ),
-            ],
-            outputs=[sockets.Model.Output(display_name="model")],
+    def open(self) -> LoadedTransformer:
+        """Read the files."""
+        checkpoint = Checkpoint.open(self.path)
+        conversion = check_quantization(checkpoint, self.quantization)
+        return load_transformer(
+            checkpoint,
+            compute_dtype=self.compute_dtype,
+            conversion=replace(conversion, scaling=self.scaling) if conversion else None,
+            extras=[Checkpoint.open(extra) for extra in self.extras],
+            extend=_extend,
         )
 
-    @classmethod
-    def run(
-        cls,
-        model: WanVideoModel,
-        attention_mode: str,
-        start_step: int,
-        end_step: int,
-        verbose: bool,
-        blocks: int | list[int] | None = None,
-    ) -> io.NodeOutput:
-        """Add the override to the model."""
-        if start_step >= end_step:
-            raise InputError("start_step", f"{start_step} is not below end_step {end_step}")
-        attention_function(attention_mode)
-        chosen = None
-        if blocks is not None:
-            chosen = frozenset([blocks] if isinstance(blocks, int) else [int(block) for block in blocks])
-        if verbose:
-            log.info(
-                "attention %s in steps %d to %d, blocks %s", attention_mode, start_step, end_step, chosen
-            )
-        override = AttentionOverride(attention_mode, start_step, end_step, chosen)
-        return io.NodeOutput(replace(model, overrides=(*model.overrides, override)))
+
+def _resolve(name: str) -> Path:
+    return resolve_file(FOLDER, name, input_name="model", extra_suffixes=GGUF)
 
 
-NODES: list[type[WanNode]] = [WanVideoModelLoader, WanVideoSetAttentionModeOverride]
+def _scaling(value: object) -> Scaling:
+    return next((scaling for scaling in SCALINGS if scaling == value), SCALINGS[0])
+
+
+def _sums_in_fp16(node: type[WanNode], base_precision: str) -> bool:
+    if base_precision != FP16_FAST:
+        return False
+    problem = fp16_accumulation_problem()
+    if problem is not None:
+        warn(node, f"base_precision: {problem}")
+    return problem is None
+
+
+def _extend(transformer: WanTransformer, checkpoint: Checkpoint) -> None:
+    for family in discover():
+        spec = family.detect(checkpoint)
+        if spec is not None:
+            family.extend(transformer, spec)
+
+
+def _load(node: type[WanNode], source: _Source) -> WanVideoModel:
+    loaded = source.open()
+    transformer, device = loaded.transformer, compute_device()
+    if wants_fp8_matmul(source.quantization):
+        report = use_fp8_matmul(transformer, device, source.compute_dtype)
+        if report.multiplied:
+            log.info("%s: %s", source.path.name, report)
+        else:
+            warn(node, f"quantization: {report}")
+    residency = ModelResidency(
+        transformer,
+        list(transformer.blocks),
+        embedders=[transformer.text_embedding, transformer.time_embedding, transformer.time_projection],
+        pin=pinning_for(transformer),
+    )
+    managed = ManagedBlocks(residency, load_device=device, offload_device=offload_device())
+    log.info("%s: %s, computing in %s", source.path.name, loaded.spec, source.compute_dtype)
+    return WanVideoModel(managed, loaded.spec, source.path.name)
+
+
+NODES: list[type[WanNode]] = [WanVideoModelLoader]

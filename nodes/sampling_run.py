@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
+from ..wanvideo.attention.run import RunAttention, prepare
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.errors import InputError, NotYetError
@@ -24,18 +23,19 @@ from ..wanvideo.generation import (
 from ..wanvideo.sampling.plan import SamplingPlan, SolverHistoryMode
 from ..wanvideo.sampling.schedules import build_schedule
 from ..wanvideo.transformer.context import RunOptions
-from ..wanvideo.transformer.memory import activation_bytes
 from ..wanvideo.transformer.rope import RopeOptions
+from .attention import HOST_BACKENDS
 from .experimental import ExperimentalOptions
-from .host import Progress, check_interrupt, evict, io, load, rows_of_conditioning, say
+from .host import check_interrupt, io, rows_of_conditioning, say
+from .model_run import PlannedRun, chosen_program
+from .run_plan import plan_run
+from .run_watcher import Watcher
 from .scheduler import RopeSelection, SelectedSchedule, sigma_values
 from .sockets import ImageEmbeds
 from .wan_model import WanVideoModel
 
 log = logging.getLogger(__name__)
 
-CHUNKED_TOKENS = 8192  # comfy_chunked splits the feed-forward above this many tokens
-FEED_FORWARD_CHUNKS = 4
 LATER_INPUTS = {
     "feta_args": "Enhance-A-Video",
     "context_options": "context windows",
@@ -94,22 +94,40 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
     model = inputs.model
     config = model.transformer.config
     request = _request(inputs, _geometry(inputs.image_embeds, spatial_stride(config)))
-    options = _run_options(inputs, request.geometry)
-    watcher = _Watcher(request, config.out_channels)
-    needed = activation_bytes(config, request.geometry.tokens, model.transformer.compute_dtype)
-    load(model.managed, memory_required=needed)
-    try:
-        generated = generate(
+    attention = prepare(
+        model.attention,
+        model.managed.load_device,
+        model.transformer.compute_dtype,
+        host_backends=HOST_BACKENDS,
+    )
+    rope = _rope(inputs, request.geometry)
+    plan = plan_run(model, request.geometry, rope_function=rope.function)
+    run = PlannedRun(model, plan, force_offload=inputs.force_offload)
+    program = chosen_program(model)
+    options = RunOptions(
+        attention=attention.attention,
+        attention_for=attention.attention_for,
+        rope=rope,
+        rms_norm=model.rms_norm,
+        row_chunks=plan.memory.row_chunks,
+        program=program,
+        check=check_interrupt,
+        walk=run.walk,
+        on_prepared=run.on_prepared,
+    )
+    watcher = Watcher(request, config.out_channels)
+
+    def sample() -> Generated:
+        return generate(
             model.transformer,
             request,
             options,
             device=model.managed.load_device,
             observer=watcher,
-            describe=lambda plan: _describe(model, request, plan),
+            describe=lambda plan: _describe(model, request, plan, attention),
         )
-    finally:
-        if inputs.force_offload:
-            evict(model.managed)
+
+    generated = run.compute(sample, program.scope())
     watcher.finish()
     return io.NodeOutput(_latent(generated), {"samples": generated.denoised})
 
@@ -195,27 +213,21 @@ def _initial(inputs: SamplerInputs) -> InitialVideo | None:
     )
 
 
-def _run_options(inputs: SamplerInputs, geometry: VideoGeometry) -> RunOptions:
+def _rope(inputs: SamplerInputs, geometry: VideoGeometry) -> RopeOptions:
     selection = inputs.rope_function
     if not isinstance(selection, RopeSelection):
         selection = RopeSelection(selection, (1.0, 1.0, 1.0))
-    is_chunked = selection.function == "comfy_chunked" and geometry.tokens > CHUNKED_TOKENS
-    return RunOptions(
-        attention=inputs.model.attention(),
-        attention_for=inputs.model.attention_for,
-        rope=RopeOptions(
-            function=selection.function,
-            riflex_index=inputs.riflex_freq_index,
-            riflex_frames=geometry.latent_frames,
-            ntk_scale=selection.ntk_scale,
-        ),
-        rms_norm=inputs.model.rms_norm,
-        feed_forward_chunks=FEED_FORWARD_CHUNKS if is_chunked else 1,
-        check=check_interrupt,
+    return RopeOptions(
+        function=selection.function,
+        riflex_index=inputs.riflex_freq_index,
+        riflex_frames=geometry.latent_frames,
+        ntk_scale=selection.ntk_scale,
     )
 
 
-def _describe(model: WanVideoModel, request: GenerationRequest, plan: SamplingPlan) -> None:
+def _describe(
+    model: WanVideoModel, request: GenerationRequest, plan: SamplingPlan, attention: RunAttention
+) -> None:
     size = request.geometry
     log.info(
         "%s: %dx%d, %d frames, %d tokens; %s; attention %s",
@@ -225,7 +237,7 @@ def _describe(model: WanVideoModel, request: GenerationRequest, plan: SamplingPl
         size.frames,
         size.tokens,
         plan,
-        model.attention_mode,
+        attention,
     )
 
 
@@ -234,36 +246,3 @@ def _latent(generated: Generated) -> dict[str, Any]:
     if generated.solver_state is not None:
         latent["solver_state"] = generated.solver_state
     return latent
-
-
-class _Watcher:
-    """Progress bar, preview and the line of text under the node."""
-
-    def __init__(self, request: GenerationRequest, latent_channels: int) -> None:
-        first, end = request.steps
-        self._progress = Progress(end - first, latent_channels=latent_channels)
-        self._total = end - first
-        self._start = time.perf_counter()
-
-    def on_step(self, step: int, total: int, sigma: float, denoised: Callable[[], Tensor], /) -> None:
-        """Report one finished step."""
-        done = step + 1
-        per_step = (time.perf_counter() - self._start) / done
-        text = (
-            f"step {done}/{total}, sigma {sigma:.3f}, {per_step:.2f} s/it, "
-            f"{(total - done) * per_step:.0f} s left{_peak_memory()}"
-        )
-        self._progress.update(done, latent=denoised(), text=text)
-
-    def finish(self) -> None:
-        """Say what the run took."""
-        seconds = time.perf_counter() - self._start
-        text = f"{self._total} steps in {seconds:.1f} s{_peak_memory()}"
-        log.info("%s", text)
-        say(text)
-
-
-def _peak_memory() -> str:
-    if not torch.cuda.is_available():
-        return ""
-    return f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GB"

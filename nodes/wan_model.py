@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..wanvideo.attention.registry import AttentionFunction, resolve
+from ..wanvideo.attention.radial import RadialSettings
+from ..wanvideo.attention.run import AttentionOverride, AttentionSettings
 from ..wanvideo.transformer.model import WanTransformer
 from ..wanvideo.weights.detect import ModelSpec
-from .host import ManagedModel, comfy_attention
+from ..wanvideo.weights.residency import ModelResidency
+from .host import ManagedBlocks
 from .memory_settings import MemorySettings
 
-
-@dataclass(frozen=True)
-class AttentionOverride:
-    """Another attention backend for some steps and blocks.
-
-    Args:
-        mode: backend name.
-        start_step: first step, counted within the sampler.
-        end_step: one past the last step.
-        blocks: block numbers, or ``None`` for all.
-    """
-
-    mode: str
-    start_step: int
-    end_step: int
-    blocks: frozenset[int] | None
-
-    def applies(self, step: int, block: int) -> bool:
-        """Whether this step and block use the override."""
-        return self.start_step <= step < self.end_step and (self.blocks is None or block in self.blocks)
+if TYPE_CHECKING:
+    from ..wanvideo.transformer.program import CompileSettings
 
 
 @dataclass(frozen=True)
@@ -41,18 +26,26 @@ class WanVideoModel:
         spec: what the file is.
         name: of the file.
         attention_mode: backend name.
-        rms_norm: RMSNorm function.
         overrides: attention backends for some steps.
+        radial: settings of the mode radial_sage_attention.
+        ultravico_alpha: setting of the mode sageattn_ultravico.
+        rms_norm: RMSNorm function.
         memory: how its weights are kept.
+        compiling: how its blocks are compiled, if they are.
+        sums_in_fp16: keep the sums of fp16 products in fp16 during a run.
     """
 
-    managed: ManagedModel
+    managed: ManagedBlocks
     spec: ModelSpec
     name: str
     attention_mode: str = "sdpa"
-    rms_norm: str = "default"
     overrides: tuple[AttentionOverride, ...] = ()
+    radial: RadialSettings = field(default_factory=RadialSettings)
+    ultravico_alpha: float = 0.9
+    rms_norm: str = "default"
     memory: MemorySettings = field(default_factory=MemorySettings)
+    compiling: CompileSettings | None = None
+    sums_in_fp16: bool = False
 
     @property
     def transformer(self) -> WanTransformer:
@@ -61,18 +54,14 @@ class WanVideoModel:
         assert isinstance(module, WanTransformer)
         return module
 
-    def attention(self) -> AttentionFunction:
-        """The function of the chosen backend."""
-        return attention_function(self.attention_mode)
+    @property
+    def residency(self) -> ModelResidency:
+        """Where its weights are."""
+        residency = self.managed.residency
+        assert isinstance(residency, ModelResidency)
+        return residency
 
-    def attention_for(self, step: int, block: int) -> AttentionFunction | None:
-        """The function an override asks for, if any; the last override wins."""
-        for override in reversed(self.overrides):
-            if override.applies(step, block):
-                return attention_function(override.mode)
-        return None
-
-
-def attention_function(mode: str) -> AttentionFunction:
-    """The function of a backend name, ComfyUI's own included."""
-    return resolve(mode, host_backends={"comfy": comfy_attention})
+    @property
+    def attention(self) -> AttentionSettings:
+        """What computes attention."""
+        return AttentionSettings(self.attention_mode, self.overrides, self.radial, self.ultravico_alpha)

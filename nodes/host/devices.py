@@ -51,5 +51,5 @@ def check_interrupt() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the device ran out of memory."""
-    return management.is_oom(error)
+    """Whether ``error`` says that the device or the host ran out of memory."""
+    return isinstance(error, MemoryError) or management.is_oom(error)
