@@ -34,9 +34,8 @@ class Part:
         """Bring the weights to the device, unless they are there. Returns the bytes copied."""
         if self._buffer is not None or not self.nbytes:
             return 0
-        buffer = self._buffer = streams.allocate(
-            self.nbytes
-        )  # kept even if a copy fails: others are in flight
+        # kept even when a copy fails, since others are in flight then
+        buffer = self._buffer = streams.allocate(self.nbytes)
         with torch.inference_mode(False):
             views = self.group.layout.views(buffer)
         streams.copies_wait(streams.after_compute())

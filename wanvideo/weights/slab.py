@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 ALIGNMENT = 256  # bytes; what device allocators give, so kernels see the alignment they know
 PAGE_BYTES = 4096  # the system pins whole pages
-GIGABYTE = 1e9
+MEGABYTE = 1e6
 REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device context
 
 
@@ -236,11 +236,11 @@ class PinnedSlabs:
             return
         self._warned = True
         log.warning(
-            "%s: pinning another %.2f GB of host memory was refused after %.2f GB; "
+            "%s: pinning another %.1f MB of host memory was refused after %.1f MB; "
             "the other streamed blocks are copied from pageable memory, which is slower",
             self._name,
-            nbytes / GIGABYTE,
-            self.nbytes / GIGABYTE,
+            nbytes / MEGABYTE,
+            self.nbytes / MEGABYTE,
         )
 
 

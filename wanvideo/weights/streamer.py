@@ -24,6 +24,10 @@ from .slab import PinnedSlabs, SlabLayout, TensorGroup
 from .streams import Event, Streams
 
 
+class PassEnded(RuntimeError):
+    """A pass asks for its next block after its weights were unloaded, moved, or taken by another pass."""
+
+
 class BlockStreamer:
     """Streams some blocks of a list through a ring of slots; the others are left as they are.
 
@@ -87,9 +91,6 @@ class BlockStreamer:
             self._drop_slots()
             raise
         self._streamed = frozenset(streamed)
-        for slot in self._slots:
-            if slot.holds not in streamed:
-                slot.holds = None
 
     def drop_slab(self, index: int) -> None:
         """Give back the pinned memory of a block that is no longer streamed."""
@@ -119,7 +120,7 @@ class BlockStreamer:
         While a block is out its weights are on the device; skipped blocks are not fetched.
 
         Raises:
-            RuntimeError: the weights were moved, or another pass began, while this one waited.
+            PassEnded: the weights were moved, or another pass began, while this one waited.
         """
         self.end_pass()
         mine = self._pass = _Pass(frozenset(skip))
@@ -131,7 +132,7 @@ class BlockStreamer:
                 self._enter(index)
                 yield index, block
                 if self._pass is not mine:
-                    raise RuntimeError("the weights of this pass were unloaded or taken by another pass")
+                    raise PassEnded("the weights of this pass were unloaded or taken by another pass")
                 self._leave()
             self._fetch(-1, mine.skip, wait_for_host=True)
         finally:
@@ -208,8 +209,8 @@ class BlockStreamer:
         return next((slot for slot in self._slots if slot.holds == index), None)
 
     def _upload(self, index: int, window: Collection[int]) -> _Slot:
-        """Queue the copy of a block into a slot that holds nothing of the window."""
-        slot = next(slot for slot in self._slots if slot.used_by is None and slot.holds not in window)
+        """Queue the copy of a block into a slot that holds nothing of the window; no block is out now."""
+        slot = next(slot for slot in self._slots if slot.holds not in window)
         group = self._blocks[index]
         slot.holds = None  # an interrupted copy leaves the slot without a block
         source = self._slabs.get(index, group)
