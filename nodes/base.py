@@ -59,6 +59,7 @@ class ModelNameNode(WanNode):
     """A node that reads the file chosen in ``model_name``: checked before the run, read anew when changed."""
 
     FOLDER = ""  # ComfyUI's name of the model folder
+    EXTRA_SUFFIXES: Sequence[str] = ()  # of files that ComfyUI itself does not list there
 
     if TYPE_CHECKING:
 
@@ -70,11 +71,12 @@ class ModelNameNode(WanNode):
     @classmethod
     def validate_inputs(cls, model_name: object) -> bool | str:
         """Find the file and look at its header, before anything is loaded."""
-        found = check_file(cls.FOLDER, model_name, input_name="model_name")
+        suffixes = cls.EXTRA_SUFFIXES
+        found = check_file(cls.FOLDER, model_name, input_name="model_name", extra_suffixes=suffixes)
         if found is not True or not isinstance(model_name, str):
             return found
-        path = resolve_file(cls.FOLDER, model_name, input_name="model_name")
-        if path.suffix.lower() != ".safetensors":
+        path = resolve_file(cls.FOLDER, model_name, input_name="model_name", extra_suffixes=suffixes)
+        if path.suffix.lower() not in (".safetensors", *suffixes):
             return True  # other formats have no header that could be read alone
         try:
             cls.check_header(Checkpoint.open(path))
@@ -85,7 +87,7 @@ class ModelNameNode(WanNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: object = None, **_: object) -> tuple[str, int, int]:
         """Run again when the file changed."""
-        return file_fingerprint(cls.FOLDER, model_name)
+        return file_fingerprint(cls.FOLDER, model_name, extra_suffixes=cls.EXTRA_SUFFIXES)
 
 
 def model_file_input(

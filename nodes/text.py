@@ -10,7 +10,7 @@ from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.errors import NotYetError
 from ..wanvideo.weights.checkpoint import Checkpoint
 from .base import CATEGORY, ModelNameNode, WanNode, model_file_input
-from .host import io, load, resolve_file, rows_of_conditioning, user_folder
+from .host import GGUF, io, load, rows_of_conditioning, user_folder
 from .sockets import Model, PromptExtender, TextEmbedsSocket, TextEncoderSocket
 from .text_cache import TextCache
 from .text_encoding import (
@@ -22,6 +22,7 @@ from .text_encoding import (
     encode_both,
     encode_cached,
     encoder_of,
+    find_encoder,
     identity,
     load_text_encoder,
     offload_model,
@@ -57,7 +58,12 @@ def disk_cache_input(*, default: bool, optional: bool) -> io.Boolean.Input:
 def file_inputs() -> tuple[io.Input, io.Input, io.Input]:
     """The file list, the precision and the quantization of a text encoder."""
     return (
-        model_file_input("model_name", folder=FOLDER, tooltip="A UMT5-XXL file from models/text_encoders."),
+        model_file_input(
+            "model_name",
+            folder=FOLDER,
+            tooltip="A UMT5-XXL file from models/text_encoders.",
+            extra_suffixes=GGUF,
+        ),
         io.Combo.Input(
             "precision",
             options=list(PRECISIONS),
@@ -83,6 +89,7 @@ class LoadWanVideoT5TextEncoder(_EncoderFileNode):
     """Loads a text encoder file."""
 
     FOLDER = FOLDER
+    EXTRA_SUFFIXES = GGUF
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -119,7 +126,7 @@ class LoadWanVideoT5TextEncoder(_EncoderFileNode):
         quantization: str = "disabled",
     ) -> io.NodeOutput:
         """Load the file."""
-        path = resolve_file(FOLDER, model_name, input_name="model_name")
+        path = find_encoder(model_name)
         loaded = load_text_encoder(path, precision, quantization)
         if load_device == "main_device":
             load(loaded.managed)
@@ -223,6 +230,7 @@ class WanVideoTextEncodeCached(_EncoderFileNode):
     """Both prompts, with a text encoder that is loaded only when it is needed."""
 
     FOLDER = FOLDER
+    EXTRA_SUFFIXES = GGUF
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -272,7 +280,7 @@ class WanVideoTextEncodeCached(_EncoderFileNode):
         """Encode what is not in the cache."""
         if extender_args is not None:
             raise NotYetError("extender_args", "extending the prompt", "disconnect it")
-        path = resolve_file(FOLDER, model_name, input_name="model_name")
+        path = find_encoder(model_name)
         precision, quantization = options["precision"], options["quantization"]
 
         def encode(prompts: Sequence[str]) -> list[Tensor]:

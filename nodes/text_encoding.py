@@ -17,6 +17,7 @@ from ..wanvideo.errors import InputError
 from ..wanvideo.weights.checkpoint import Checkpoint
 from ..wanvideo.weights.residency import Residency
 from .host import (
+    GGUF,
     ManagedModel,
     check_interrupt,
     encode_with_clip,
@@ -48,6 +49,11 @@ def check_encoder(checkpoint: Checkpoint) -> None:
     read_config(official_umt5(checkpoint))
 
 
+def find_encoder(name: str) -> Path:
+    """The file of a name in the list of text encoders."""
+    return resolve_file(FOLDER, name, input_name="model_name", extra_suffixes=GGUF)
+
+
 def load_text_encoder(path: Path, precision: str, quantization: str) -> WanTextEncoder:
     """Open a text encoder file; its weights stay mapped until they are used."""
     checkpoint = Checkpoint.open(path)
@@ -55,7 +61,7 @@ def load_text_encoder(path: Path, precision: str, quantization: str) -> WanTextE
         checkpoint,
         dtype=PRECISIONS[precision],
         storage_dtype=QUANTIZATIONS[quantization],
-        other_files=[resolve_file(FOLDER, name, input_name="model_name") for name in list_files(FOLDER)],
+        other_files=[find_encoder(name) for name in list_files(FOLDER, extra_suffixes=GGUF)],
     )
     managed = ManagedModel(
         Residency(encoder.module),
