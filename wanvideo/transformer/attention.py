@@ -1,14 +1,23 @@
-"""Self- and cross-attention of a Wan block."""
+"""Self- and cross-attention of a Wan block.
+
+Both add their result to the tokens they are given, chunk by chunk: keys and values are made for all
+tokens first, queries and everything behind them for one chunk of tokens at a time.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..weights.linear import WanLinear
-from .config import HEAD_WIDTH, WanConfig
-from .context import BlockContext
-from .norms import RMSNorm
+from .chunking import RowBuffer
+from .config import WanConfig
+from .context import BlockContext, TextPart
+from .modulation import Modulation
+from .norms import LayerNorm, RMSNorm
+from .rows import split_heads
 from .segments import Span
 
 
@@ -24,18 +33,65 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(config.dim, config.epsilon)
         self.norm_k = RMSNorm(config.dim, config.epsilon)
 
-    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """``[B, L, D] -> [B, L, D]``."""
-        norm = context.options.rms_norm
-        query = context.rope.rotate(split_heads(self.norm_q(self.q(x), norm)))
-        key = context.rope.rotate(split_heads(self.norm_k(self.k(x), norm)))
-        value = split_heads(self.v(x))
-        for rule in context.rules:
-            query, key, value = rule.project(query, key, value, context)
-        output = attend_visible(query, key, value, context)
-        for rule in context.rules:
-            output = rule.attended(output, query, context)
-        return self.o(output)
+    def add_to(self, x: Tensor, modulation: Modulation, context: BlockContext) -> None:
+        """Add the modulated and gated attention to the tokens ``[B, L, D]``.
+
+        Rules and restricted visibility work on the whole sequence: queries and the attended values are
+        then whole too.
+        """
+        program = context.options.program
+        key, value = self._keys_values(x, modulation, context)
+        query_layer, output_layer = self.q.prepare(x.dtype), self.o.prepare(x.dtype)
+        norm = self.norm_q.prepare(x.dtype, context.options.rms_norm)
+        whole = context.rules or any(span.sees is not None for span in context.spans)
+        for rows in [slice(0, x.shape[1])] if whole else context.chunks(x):
+            collected = RowBuffer(x.shape[0], rows.stop - rows.start)
+            for part in context.parts(x, rows):
+                values = program.queries(
+                    part.of(x),
+                    modulation.norm(part.row),
+                    query_layer,
+                    norm,
+                    context.rope.rows(part.start, part.stop),
+                )
+                collected.put(part.member, part.start - rows.start, values)
+                del values
+            if whole:
+                attended = _attend_by_rules(collected.tensor, key, value, context)
+            else:
+                attended = context.attention(collected.tensor, key, value)
+            del collected
+            for part in context.parts(x, rows):
+                own = attended[part.member, part.start - rows.start : part.stop - rows.start]
+                program.add_projected(part.of(x), own, output_layer, modulation.gate[part.row])
+
+    def _keys_values(self, x: Tensor, modulation: Modulation, context: BlockContext) -> tuple[Tensor, Tensor]:
+        key_layer, value_layer = self.k.prepare(x.dtype), self.v.prepare(x.dtype)
+        norm = self.norm_k.prepare(x.dtype, context.options.rms_norm)
+        keys, values = RowBuffer(x.shape[0], x.shape[1]), RowBuffer(x.shape[0], x.shape[1])
+        for part in context.parts(x):
+            key, value = context.options.program.keys_values(
+                part.of(x),
+                modulation.norm(part.row),
+                key_layer,
+                value_layer,
+                norm,
+                context.rope.rows(part.start, part.stop),
+            )
+            keys.put(part.member, part.start, key)
+            values.put(part.member, part.start, value)
+            del key, value  # or they would live through the next chunk
+        return keys.tensor, values.tensor
+
+
+@dataclass(frozen=True)
+class _TextKeys:
+    """Keys and values ``[B or 1, M, N, 128]`` of a text part, for tokens ``start`` to ``stop``."""
+
+    key: Tensor
+    value: Tensor
+    start: int
+    stop: int
 
 
 class CrossAttention(nn.Module):
@@ -57,29 +113,83 @@ class CrossAttention(nn.Module):
             self.v_img = WanLinear(config.dim, config.dim)
             self.norm_k_img = RMSNorm(config.dim, config.epsilon)
 
-    def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """``[B, L, D] -> [B, L, D]``; tokens no text part covers attend to no text."""
-        norm = context.options.rms_norm
-        query = split_heads(self.norm_q(self.q(x), norm))
-        output = self._text(query, context)
-        if context.image is not None:
-            key = split_heads(self.norm_k_img(self.k_img(context.image), norm))
-            value = split_heads(self.v_img(context.image))
-            output = output + context.attention(query, key, value)
-        return self.o(output)
+    def add_to(self, x: Tensor, norm: LayerNorm, context: BlockContext) -> None:
+        """Add the attention of the normed tokens to the tokens ``[B, L, D]``.
 
-    def _text(self, query: Tensor, context: BlockContext) -> Tensor:
-        parts = []
-        for part in context.text:
-            key = split_heads(self.norm_k(self.k(part.tokens), context.options.rms_norm))
-            value = split_heads(self.v(part.tokens))
-            parts.append(context.attention(query[:, part.start : part.stop], key, value))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        Tokens no text part covers attend to no text.
+        """
+        program = context.options.program
+        texts = self._text_keys(context)
+        image = self._image_keys(context)
+        prepared_norm = norm.prepare()
+        query_layer, output_layer = self.q.prepare(x.dtype), self.o.prepare(x.dtype)
+        query_norm = self.norm_q.prepare(x.dtype, context.options.rms_norm)
+        for rows in context.chunks(x):
+            collected = RowBuffer(x.shape[0], rows.stop - rows.start)
+            for member, values in enumerate(x[:, rows]):
+                collected.put(
+                    member, 0, program.queries(values, prepared_norm, query_layer, query_norm, None)
+                )
+            query = collected.tensor
+            attended = _attend_text(query, rows, texts, context)
+            if image is not None:
+                attended = attended + context.attention(query, *_for_batch(query, *image))
+            del collected, query
+            for values, own in zip(x[:, rows], attended, strict=True):
+                program.add_projected(values, own, output_layer, None)
+
+    def _text_keys(self, context: BlockContext) -> list[_TextKeys]:
+        if not context.text:
+            return []
+        dtype = context.text[0].tokens.dtype
+        norm = self.norm_k.prepare(dtype, context.options.rms_norm)
+        key_layer, value_layer = self.k.prepare(dtype), self.v.prepare(dtype)
+
+        def keys(part: TextPart) -> _TextKeys:
+            key = norm(key_layer(part.tokens).flatten(0, 1)).unflatten(0, part.tokens.shape[:2])
+            return _TextKeys(split_heads(key), split_heads(value_layer(part.tokens)), part.start, part.stop)
+
+        return [keys(part) for part in context.text]
+
+    def _image_keys(self, context: BlockContext) -> tuple[Tensor, Tensor] | None:
+        rows = context.image
+        if rows is None:
+            return None
+        norm = self.norm_k_img.prepare(rows.dtype, context.options.rms_norm)
+        key = norm(self.k_img(rows).flatten(0, 1)).unflatten(0, rows.shape[:2])
+        return split_heads(key), split_heads(self.v_img(rows))
 
 
-def split_heads(x: Tensor) -> Tensor:
-    """``[B, L, D] -> [B, L, N, 128]``."""
-    return x.unflatten(-1, (-1, HEAD_WIDTH))
+def _for_batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values shared by the videos of a batch."""
+    size = (query.shape[0], -1, -1, -1)
+    return key.expand(size), value.expand(size)
+
+
+def _attend_text(query: Tensor, rows: slice, texts: list[_TextKeys], context: BlockContext) -> Tensor:
+    """``[B, l, D]`` for the queries of tokens ``rows``; zero where no text part is."""
+    attended: Tensor | None = None
+    for text in texts:
+        start, stop = max(rows.start, text.start), min(rows.stop, text.stop)
+        if start >= stop:
+            continue
+        own = slice(start - rows.start, stop - rows.start)
+        part = context.attention(query[:, own], *_for_batch(query, text.key, text.value))
+        if stop - start == rows.stop - rows.start:
+            return part
+        if attended is None:
+            attended = torch.zeros_like(query).flatten(2)
+        attended[:, own] = part
+    return torch.zeros_like(query).flatten(2) if attended is None else attended
+
+
+def _attend_by_rules(query: Tensor, key: Tensor, value: Tensor, context: BlockContext) -> Tensor:
+    for rule in context.rules:
+        query, key, value = rule.project(query, key, value, context)
+    attended = attend_visible(query, key, value, context)
+    for rule in context.rules:
+        attended = rule.attended(attended, query, context)
+    return attended
 
 
 def attend_visible(query: Tensor, key: Tensor, value: Tensor, context: BlockContext) -> Tensor:

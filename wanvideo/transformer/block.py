@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
-from .chunking import map_tokens
 from .config import WanConfig
 from .context import BlockContext
 from .feed_forward import FeedForward
-from .modulation import block_rows, gated_add, modulated_norm
+from .modulation import block_modulation
 from .norms import LayerNorm
 
 
@@ -35,18 +34,18 @@ class WanBlock(nn.Module):
         self.modulation = nn.Parameter(torch.empty(1, 6, config.dim), requires_grad=False)
 
     def forward(self, x: Tensor, context: BlockContext) -> Tensor:
-        """``[B, L, D] -> [B, L, D]``."""
-        runs = context.time.runs
-        shift_attention, scale_attention, gate_attention, shift_ffn, scale_ffn, gate_ffn = block_rows(
-            self.modulation, context.time
-        )
-        update = modulated_norm(x, shift_attention, scale_attention, runs, self.epsilon)
-        x = gated_add(x, self.self_attn(update, context), gate_attention, runs)
+        """``[B, L, D] -> [B, L, D]``.
+
+        The block owns ``x`` and overwrites it: what it returns shares its memory (unless ``x`` has gaps).
+        Whoever wants to keep the tokens that enter a block clones them first.
+        """
+        x = x.contiguous()
+        attention, feed_forward = block_modulation(self.modulation, context.time, self.epsilon)
+        self.self_attn.add_to(x, attention, context)
         if context.text or context.image is not None:
-            x = x + self.cross_attn(self.norm3(x), context)
+            self.cross_attn.add_to(x, self.norm3, context)
         for name, sublayer in self.sublayers.items():
             if name in context.inputs:
-                x = x + sublayer(x, context.inputs[name], context)
-        update = modulated_norm(x, shift_ffn, scale_ffn, runs, self.epsilon)
-        update = map_tokens(self.ffn, update, context.options.feed_forward_chunks)
-        return gated_add(x, update, gate_ffn, runs)
+                x.add_(sublayer(x, context.inputs[name], context))
+        self.ffn.add_to(x, feed_forward, context)
+        return x

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..attention.registry import AttentionFunction
+from .chunking import token_slices
 from .modulation import TimeTable
+from .program import EAGER, BlockProgram
 from .rope import RopeOptions, RopeTable
 from .segments import Span
 
@@ -39,18 +42,24 @@ class RunOptions:
         attention_for: picks another function for a step and block, or ``None`` for ``attention``.
         rope: RoPE function and its settings.
         rms_norm: one of ``norms.RMS_NORM_FUNCTIONS``.
-        feed_forward_chunks: token chunks of the feed-forward layers; 1 is whole.
+        row_chunks: runs of tokens into which everything but keys and values is split, so that their
+            temporaries are smaller by that factor; 1 is whole. See ``memory.row_chunks_for``.
+        program: the row functions of a block, eager or compiled.
         check: called before every block; raises to stop the run.
         walk: brings the blocks one after the other; a streamer prefetches and releases their weights.
+        on_prepared: called when the text and the timesteps of the run are embedded and no family edits
+            them later: the weights of the embedders are not needed any more.
     """
 
     attention: AttentionFunction
     attention_for: Callable[[int, int], AttentionFunction | None] = lambda _step, _block: None
     rope: RopeOptions = field(default_factory=RopeOptions)
     rms_norm: str = "default"
-    feed_forward_chunks: int = 1
+    row_chunks: int = 1
+    program: BlockProgram = EAGER
     check: Callable[[], None] = lambda: None
     walk: BlockWalk = walk_resident
+    on_prepared: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -80,7 +89,7 @@ class TextPart:
     """Embedded text rows and the video tokens that attend to them.
 
     Args:
-        tokens: ``[B, text_length, D]``.
+        tokens: ``[1, text_length, D]``, or one per video.
         start: first token of the sequence that reads this part.
         stop: one past the last.
     """
@@ -105,6 +114,27 @@ class AttentionRule(Protocol):
 
 
 @dataclass(frozen=True)
+class RowPart:
+    """Rows for one call of a row function: tokens of one video that share a timestep.
+
+    Args:
+        member: which video of the batch.
+        start: first token of the sequence.
+        stop: one past the last.
+        row: their row of the time table.
+    """
+
+    member: int
+    start: int
+    stop: int
+    row: int
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """The rows ``[R, ...]`` of ``tokens [B, L, ...]``, sharing their memory."""
+        return tokens[self.member, self.start : self.stop]
+
+
+@dataclass(frozen=True)
 class BlockContext:
     """All a block reads besides the tokens."""
 
@@ -118,3 +148,22 @@ class BlockContext:
     rules: tuple[AttentionRule, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     block_index: int = 0
+
+    def chunks(self, tokens: Tensor) -> Iterator[slice]:
+        """The row chunks of ``[B, L, D]``: equal runs of tokens, the last one shorter."""
+        length = tokens.shape[1]
+        return token_slices(length, -(-length // max(1, self.options.row_chunks)))
+
+    def parts(self, tokens: Tensor, within: slice | None = None) -> Iterator[RowPart]:
+        """The rows of ``[B, L, D]`` as row functions take them, each within one chunk.
+
+        Args:
+            tokens: the whole sequence.
+            within: only those of these tokens.
+        """
+        low, high = (within.start, within.stop) if within else (0, tokens.shape[1])
+        for member, chunk in product(range(tokens.shape[0]), self.chunks(tokens)):
+            for run in self.time.runs:
+                start, stop = max(low, chunk.start, run.start), min(high, chunk.stop, run.stop)
+                if start < stop:
+                    yield RowPart(member, start, stop, run.row)

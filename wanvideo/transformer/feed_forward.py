@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..weights.linear import WanLinear
+from .context import BlockContext
+from .modulation import Modulation
 
 
 class TanhGelu(nn.Module):
-    """GELU in its tanh form, which the Wan weights were trained with; overwrites its input.
-
-    Its input is the hidden layer, the widest tensor of a block: a second one would be the block's peak.
-    """
+    """GELU in its tanh form, which the Wan weights were trained with; overwrites its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Element-wise, same shape and dtype."""
@@ -26,3 +25,14 @@ class FeedForward(nn.Sequential):
         super().__init__(
             WanLinear(width, inner_width), TanhGelu(), WanLinear(inner_width, out_width or width)
         )
+
+    def add_to(self, x: Tensor, modulation: Modulation, context: BlockContext) -> None:
+        """Add the modulated and gated layers to the tokens ``[B, L, D]``, chunk by chunk."""
+        inner, _, outer = self
+        assert isinstance(inner, WanLinear)
+        assert isinstance(outer, WanLinear)
+        first, second = inner.prepare(x.dtype), outer.prepare(x.dtype)
+        for part in context.parts(x):
+            context.options.program.feed_forward(
+                part.of(x), modulation.norm(part.row), first, second, modulation.gate[part.row]
+            )

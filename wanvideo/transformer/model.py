@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from contextlib import closing
 from dataclasses import replace
@@ -117,9 +118,11 @@ class WanTransformer(nn.Module):
             tokens = self.patch_embedding(latent)
         for point, family_input in active(self.points.embed, inputs):
             tokens = tokens + point.residual(family_input, tokens).to(tokens)
-        main = Segment(
-            tokens.flatten(1, 3).to(self.compute_dtype), grid_positions(grid), timesteps, role=MAIN
-        )
+        # A convolution leaves the channels outermost; blocks work on whole tokens, in place. Two calls,
+        # since `to` keeps the layout when it has no dtype to change.
+        tokens = tokens.flatten(1, 3).to(self.compute_dtype, memory_format=torch.contiguous_format)
+        main = Segment(tokens.contiguous(), grid_positions(grid), timesteps, role=MAIN)
+        del tokens
         before: list[Segment] = []
         after: list[Segment] = []
         for point, family_input in active(self.points.segments, inputs):
@@ -150,22 +153,51 @@ class WanTransformer(nn.Module):
             inputs=conditioning.inputs,
         )
 
+    def prepare_run(self, run: RunState, timesteps: Iterable[float], passes: Iterable[Conditioning]) -> None:
+        """Embed the timesteps and texts of a run at once, before its first forward.
+
+        A forward embeds what it does not find, so this changes no result beyond rounding.
+        ``run.options.on_prepared`` is called when no forward of these passes will need an embedder.
+
+        Args:
+            run: where the forwards look the rows up.
+            timesteps: 0 to 1000.
+            passes: what the forwards will be conditioned on.
+        """
+        passes = list(passes)
+        distinct = tuple(dict.fromkeys(timesteps))
+        embeddings = self._embed_times(distinct)
+        for value, embedding, projection in zip(
+            distinct, embeddings, self._project_times(embeddings), strict=True
+        ):
+            run.memo(("time", value), lambda rows=(embedding, projection): rows)
+        for prompt in (prompt for each in passes for prompt in each.text):
+            self._prompt_rows(prompt, run)
+        if not any(active(self.points.time, each.inputs) for each in passes):
+            run.options.on_prepared()
+
     def _time(self, sequence: Sequence, conditioning: Conditioning, run: RunState) -> TimeTable:
+        def embed(timestep: float) -> tuple[Tensor, Tensor]:
+            embedding = self._embed_times((timestep,))
+            return embedding[0], self._project_times(embedding)[0]
+
+        rows = [run.memo(("time", t), lambda t=t: embed(t)) for t in sequence.timesteps]
+        embedding, projection = (torch.stack(parts) for parts in zip(*rows, strict=True))
         edits = active(self.points.time, conditioning.inputs)
-        device = self.device
+        for point, family_input in edits:
+            embedding = point.edit(family_input, embedding)
+        if edits:
+            projection = self._project_times(embedding)
+        return TimeTable(embedding, projection, runs=sequence.runs)
 
-        def embed() -> tuple[Tensor, Tensor]:
-            features = sinusoidal_embedding(
-                torch.tensor(sequence.timesteps, dtype=torch.float64, device="cpu"),
-                self.config.frequency_width,
-            )
-            embedding = self.time_embedding(features.to(device))
-            for point, family_input in edits:
-                embedding = point.edit(family_input, embedding)
-            return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
+    def _embed_times(self, timesteps: SequenceOf[float]) -> Tensor:
+        values = torch.tensor(timesteps, dtype=torch.float64, device="cpu")
+        features = sinusoidal_embedding(values, self.config.frequency_width)
+        return _where_the_weights_are(self.time_embedding, features).to(self.device)
 
-        rows = embed() if edits else run.memo(("time", sequence.timesteps), embed)
-        return TimeTable(*rows, runs=sequence.runs)
+    def _project_times(self, embedding: Tensor) -> Tensor:
+        projected = _where_the_weights_are(self.time_projection, embedding).to(self.device)
+        return projected.unflatten(-1, (6, -1))
 
     def _text(
         self, sequence: Sequence, conditioning: Conditioning, frames: int, run: RunState
@@ -174,24 +206,33 @@ class WanTransformer(nn.Module):
         per_frame = (main.stop - main.start) // frames
         parts = []
         for prompt, (first, last) in share_frames(conditioning.text, frames):
-            rows = run.memo(("text", id(prompt)), lambda prompt=prompt: (prompt, self.embed_text(prompt)))[1]
+            rows = self._prompt_rows(prompt, run)
             start = 0 if first == 0 else main.start + first * per_frame
             stop = sequence.length if last == frames else main.start + last * per_frame
-            parts.append(TextPart(rows.expand(sequence.batch, -1, -1), start, stop))
+            parts.append(TextPart(rows, start, stop))
         return tuple(parts)
+
+    def _prompt_rows(self, prompt: Tensor, run: RunState) -> Tensor:
+        # the prompt is kept beside its rows, so that its id stays its own
+        return run.memo(("text", id(prompt)), lambda: (prompt, self.embed_text(prompt)))[1]
 
     def embed_text(self, prompt: Tensor) -> Tensor:
         """Pad ``[L, text_width]`` with zero rows to the text length and embed it: ``[1, 512, D]``.
 
         The padding rows are attended like real ones; leaving them out changes the result.
         """
-        rows = prompt[: self.config.text_length].to(self.device, self.compute_dtype)
+        rows = prompt[: self.config.text_length].to(self.compute_dtype)
         padded = F.pad(rows, (0, 0, 0, self.config.text_length - rows.shape[0]))
-        return self.text_embedding(padded.unsqueeze(0))
+        return _where_the_weights_are(self.text_embedding, padded.unsqueeze(0)).to(self.device)
 
     def _image(self, conditioning: Conditioning) -> Tensor | None:
         rows = [point.rows(value) for point, value in active(self.points.context, conditioning.inputs)]
         return torch.cat(rows, dim=1).to(self.compute_dtype) if rows else None
+
+
+def _where_the_weights_are(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)``; an embedder's weights may have left the device when the run was prepared."""
+    return module(x.to(next(module.parameters()).device))
 
 
 def share_frames(prompts: SequenceOf[Tensor], frames: int) -> list[tuple[Tensor, tuple[int, int]]]:

@@ -7,14 +7,13 @@ here waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..weights.linear import WanLinear
+from .norms import PreparedLayerNorm
 
 MAX_PERIOD = 10_000.0
 
@@ -93,56 +92,35 @@ def _keep_float32(module: nn.Module) -> None:
             layer.parameter_dtype = "fp32"
 
 
-def block_rows(modulation: Tensor, time: TimeTable) -> tuple[Tensor, ...]:
-    """The six float32 rows of a block: shift, scale and gate for attention, then for the feed-forward.
+@dataclass(frozen=True)
+class Modulation:
+    """What the timestep does to one half of a block: a norm before it, and a gate behind it.
 
     Args:
-        modulation: ``[1, 6, D]``.
-        time: the forward's time table.
-
-    Returns:
-        Six tensors ``[S, D]``.
-    """
-    return (modulation.float() + time.projection).unbind(1)
-
-
-def modulated_norm(
-    x: Tensor,
-    shift: Tensor,
-    scale: Tensor,
-    runs: Sequence[TokenRun],
-    epsilon: float,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """``layer_norm(x) * (1 + scale) + shift`` in float32, each run of tokens with its row.
-
-    Args:
-        x: ``[B, L, D]``.
+        weight: ``[S, D]`` float32, one plus the scale of each distinct timestep.
         shift: ``[S, D]`` float32.
-        scale: ``[S, D]`` float32.
-        runs: cover all ``L`` tokens.
+        gate: ``[S, D]`` float32.
         epsilon: of the norm.
-        dtype: of the result; that of ``x`` when not given.
-
-    Returns:
-        ``[B, L, D]``.
     """
-    normed = F.layer_norm(x.float(), (x.shape[-1],), eps=epsilon)
-    for run in runs:
-        part = normed[:, run.start : run.stop]
-        part.mul_(1 + scale[run.row]).add_(shift[run.row])
-    return normed.to(dtype or x.dtype)
+
+    weight: Tensor
+    shift: Tensor
+    gate: Tensor
+    epsilon: float
+
+    def norm(self, row: int) -> PreparedLayerNorm:
+        """The modulated norm ``layer_norm(x) * (1 + scale) + shift`` of a row of the time table."""
+        return PreparedLayerNorm(self.weight[row], self.shift[row], self.epsilon)
 
 
-def gated_add(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[TokenRun]) -> Tensor:
-    """``x + gate * update`` with the multiply-add in float32; the result has the dtype of ``x``."""
-    if len(runs) == 1:
-        return torch.addcmul(x.float(), update.float(), gate[runs[0].row]).to(x.dtype)
-    parts = [
-        torch.addcmul(
-            x[:, run.start : run.stop].float(), update[:, run.start : run.stop].float(), gate[run.row]
-        ).to(x.dtype)
-        for run in runs
-    ]
-    return torch.cat(parts, dim=1)
+def block_modulation(parameter: Tensor, time: TimeTable, epsilon: float) -> tuple[Modulation, Modulation]:
+    """Modulation of a block's self-attention, and of its feed-forward.
+
+    Args:
+        parameter: ``[1, 6, D]``: shift, scale and gate of the first, then of the second.
+        time: the forward's time table.
+        epsilon: of the norms.
+    """
+    rows = (parameter.float() + time.projection).unbind(1)
+    first, second = (Modulation(1 + rows[i + 1], rows[i], rows[i + 2], epsilon) for i in (0, 3))
+    return first, second

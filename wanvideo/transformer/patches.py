@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditioning.geometry import PATCH_SIZE
 from ..weights.linear import WanLinear
-from .modulation import TimeTable, modulated_norm
+from .chunking import RowBuffer, pieces
+from .modulation import TimeTable
+from .norms import PreparedLayerNorm
 
 
 class PatchEmbedding(nn.Module):
@@ -43,8 +47,15 @@ class Head(nn.Module):
     def forward(self, tokens: Tensor, time: TimeTable) -> Tensor:
         """``[B, L, D] -> [B, L, 4 C]`` in float32. Modulated by the time embedding, not its projection."""
         rows = self.modulation.float() + time.embedding.unsqueeze(1)  # [S, 2, D]
-        shift, scale = rows[:, 0], rows[:, 1]
-        return self.head(modulated_norm(tokens, shift, scale, time.runs, self.epsilon, dtype=torch.float32))
+        head = self.head.prepare(torch.float32)
+        patches = RowBuffer(tokens.shape[0], tokens.shape[1])
+        for member, run in product(range(tokens.shape[0]), time.runs):
+            norm = PreparedLayerNorm(1 + rows[run.row, 1], rows[run.row, 0], self.epsilon)
+            for part in pieces(run.stop - run.start):
+                start = run.start + part.start
+                values = tokens[member, start : run.start + part.stop]
+                patches.put(member, start, head(norm(values, torch.float32)))
+        return patches.tensor
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int]) -> Tensor:

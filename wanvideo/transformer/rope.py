@@ -3,7 +3,8 @@
 The 128 channels of a head are split into 44 temporal, 42 vertical and 42 horizontal ones; each axis
 has its own frequencies; pairs are adjacent channels. Angles are computed in float64 on the CPU from
 positions that may be negative, fractional or offset; rotations happen in float32 (``comfy``) or
-float64 (``default``).
+float64 (``default``). ``comfy_chunked`` rotates like ``comfy``; it asks for finer row chunks of the block
+(``memory.row_chunks_for``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .chunking import token_slices
+from .chunking import pieces
 from .config import HEAD_WIDTH
 
 ROPE_FUNCTIONS = ("default", "comfy", "comfy_chunked")
 THETA = 10_000.0
 _SIDE = 2 * (HEAD_WIDTH // 6)
 AXIS_WIDTHS = (HEAD_WIDTH - 2 * _SIDE, _SIDE, _SIDE)  # 44, 42, 42
-CHUNKS_OF_CHUNKED = 2
 RIFLEX_SHARE = 0.9  # of one period over the whole clip, arXiv:2502.15894
 
 
@@ -44,19 +44,28 @@ class RopeOptions:
 
 @dataclass(frozen=True)
 class RopeTable:
-    """Cosines and sines per token, ``[L, 64]`` float32 each, and the function that applies them."""
+    """The turns of a sequence, and the function that applies them.
 
-    cosine: Tensor
-    sine: Tensor
+    Args:
+        turns: ``[L, 64, 2]`` float32, cosine and sine of every token's angles.
+        function: one of :data:`ROPE_FUNCTIONS`.
+    """
+
+    turns: Tensor
     function: str
 
+    def rows(self, start: int, stop: int) -> RopeTable:
+        """The table of tokens ``start`` to ``stop``."""
+        return RopeTable(self.turns[start:stop], self.function)
+
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys ``[B, L, N, 128]``; same dtype."""
-        if self.function == "default":
-            return _rotate_complex(x, self.cosine, self.sine)
-        if self.function == "comfy_chunked":
-            return _rotate_chunked(x, self.cosine, self.sine, CHUNKS_OF_CHUNKED)
-        return _rotate_real(x, self.cosine, self.sine)
+        """Rotate queries or keys ``[..., L, N, 128]``; same dtype. May overwrite ``x``."""
+        wide = torch.float64 if self.function == "default" else torch.float32
+        if torch.compiler.is_compiling():
+            return _rotated(x, self.turns.to(wide))
+        for part in pieces(x.shape[-3]):
+            _rotate_in_place(x[..., part, :, :], self.turns[part].to(wide))
+        return x
 
 
 def grid_positions(grid: tuple[int, int, int], offset: tuple[float, float, float] = (0, 0, 0)) -> Tensor:
@@ -79,7 +88,7 @@ def axis_frequencies(width: int, theta: float) -> Tensor:
 
 
 def rope_table(positions: Tensor, options: RopeOptions, device: torch.device | str) -> RopeTable:
-    """Cosines and sines for every position.
+    """The turns of every position.
 
     Args:
         positions: ``[L, 3]`` frame, row, column.
@@ -93,27 +102,19 @@ def rope_table(positions: Tensor, options: RopeOptions, device: torch.device | s
             frequencies[options.riflex_index - 1] = RIFLEX_SHARE * 2 * math.pi / options.riflex_frames
         angles.append(positions[:, axis].to(torch.float64)[:, None] * frequencies)
     joined = torch.cat(angles, dim=1)
-    return RopeTable(joined.cos().float().to(device), joined.sin().float().to(device), options.function)
+    turns = torch.stack([joined.cos(), joined.sin()], dim=-1)
+    return RopeTable(turns.float().to(device), options.function)
 
 
-def _rotate_real(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    pairs = x.float().unflatten(-1, (-1, 2))
-    even, odd = pairs.unbind(-1)
-    cosine, sine = cosine[:, None], sine[:, None]
-    rotated = torch.empty_like(pairs)
-    torch.mul(even, cosine, out=rotated[..., 0]).addcmul_(odd, sine, value=-1)
-    torch.mul(even, sine, out=rotated[..., 1]).addcmul_(odd, cosine)
-    return rotated.flatten(-2).to(x.dtype)
+def _rotate_in_place(x: Tensor, turns: Tensor) -> None:
+    wide = x.to(turns.dtype)  # the same memory when the dtype is already that
+    torch.view_as_complex(wide.unflatten(-1, (-1, 2))).mul_(torch.view_as_complex(turns)[:, None])
+    if wide is not x:
+        x.copy_(wide)
 
 
-def _rotate_chunked(x: Tensor, cosine: Tensor, sine: Tensor, chunks: int) -> Tensor:
-    rotated = torch.empty_like(x)
-    for part in token_slices(x.shape[1], chunks):
-        rotated[:, part] = _rotate_real(x[:, part], cosine[part], sine[part])
-    return rotated
-
-
-def _rotate_complex(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    turns = torch.complex(cosine.double(), sine.double())[:, None]
-    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+def _rotated(x: Tensor, turns: Tensor) -> Tensor:
+    even, odd = x.to(turns.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = turns[:, None].unbind(-1)
+    pairs = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1)
+    return pairs.flatten(-2).to(x.dtype)

@@ -1,8 +1,7 @@
 """Joining segments into one sequence."""
 
-import pytest
 import torch
-from comfyui_wanvideo.wanvideo.transformer.modulation import TimeTable, TokenRun, gated_add, modulated_norm
+from comfyui_wanvideo.wanvideo.transformer.modulation import TimeTable, TokenRun
 from comfyui_wanvideo.wanvideo.transformer.segments import MAIN, Segment, join
 
 
@@ -35,16 +34,3 @@ def test_runs_of_a_slice_start_at_zero_and_cover_it():
         torch.zeros(2, 8), torch.zeros(2, 6, 8), (TokenRun(0, 6, 0), TokenRun(6, 10, 1), TokenRun(10, 12, 0))
     )
     assert table.for_slice(4, 11).runs == (TokenRun(0, 2, 0), TokenRun(2, 6, 1), TokenRun(6, 7, 0))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_runs_modulate_each_token_with_its_row(dtype):
-    x, update = torch.randn(2, 5, 8).to(dtype), torch.randn(2, 5, 8).to(dtype)
-    shift, scale, gate = torch.randn(3, 2, 8)
-    runs = (TokenRun(0, 2, 1), TokenRun(2, 5, 0))
-    rows = torch.tensor([1, 1, 0, 0, 0])
-    normed = torch.nn.functional.layer_norm(x.float(), (8,), eps=1e-6)
-    expected = (normed * (1 + scale[rows]) + shift[rows]).to(dtype)
-    assert torch.allclose(modulated_norm(x, shift, scale, runs, 1e-6).float(), expected.float(), atol=1e-2)
-    added = (x.float() + gate[rows] * update.float()).to(dtype)
-    assert torch.allclose(gated_add(x, update, gate, runs).float(), added.float(), atol=1e-2)
