@@ -152,10 +152,11 @@ def generate(
     space = latent_space_for(config.out_channels)
     start = _start(request, plan, space)
     describe(plan)
-    run = RunState(options)
+    run, passes = RunState(options), _passes(request)
     with torch.inference_mode():
+        model.prepare_run(run, plan.timesteps, [passes[name] for name in _used_passes(plan.guidance)])
         result = sample(
-            Denoiser(model, _passes(request), run, total_steps=plan.count),
+            Denoiser(model, passes, run, total_steps=plan.count),
             start.x.to(device),
             plan,
             generator=start.generator,
@@ -200,6 +201,10 @@ def _passes(request: GenerationRequest) -> dict[str, Conditioning]:
         name: Conditioning(request.geometry, text=prompts, inputs=request.inputs)
         for name, prompts in _prompts(request.text).items()
     }
+
+
+def _used_passes(guidance: Guidance) -> list[str]:
+    return sorted({name for step in range(guidance.steps) for name in guidance.active(step)})
 
 
 def _start(request: GenerationRequest, plan: SamplingPlan, space: LatentSpace) -> StartLatent:
