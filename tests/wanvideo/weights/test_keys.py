@@ -2,7 +2,13 @@
 
 import pytest
 import torch
-from comfyui_wanvideo.wanvideo.weights.keys import canonical, find_prefix, to_diffusers, to_official
+from comfyui_wanvideo.wanvideo.weights.keys import (
+    canonical,
+    find_prefix,
+    to_diffusers,
+    to_official,
+    with_current_scale_name,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,3 +169,18 @@ def test_a_vace_module_with_prefix_gets_its_own_names(shapes_of, make_header):
 def test_another_file_stays_as_it_is(make_header):
     checkpoint = make_header({"model.encoder.conv1.weight": (2,)})
     assert canonical(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("scale_weight", "weight_scale"), ("scale_input", "input_scale"), ("weight", "weight")]
+)
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize("rename", [str, to_diffusers], ids=["official", "diffusers"])
+def test_scales_of_older_files_get_their_current_names(make_header, old, new, prefix, rename):
+    keys = [f"blocks.0.self_attn.q.{leaf}" for leaf in {"weight", old}]
+    found = canonical(make_header({prefix + rename(key): (2, 2) for key in keys}))
+    assert set(found) == {"blocks.0.self_attn.q.weight", f"blocks.0.self_attn.q.{new}"}
+
+
+def test_a_name_that_only_ends_like_a_scale_stays():
+    assert with_current_scale_name("scale_weight") == "scale_weight"
