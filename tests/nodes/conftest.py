@@ -84,3 +84,31 @@ def text_encoder_file(comfyui_path, monkeypatch, tmp_path):
     path = folder / "tiny_umt5.safetensors"
     save_file({**weights, "spiece_model": spiece.as_tensor(spiece.train())}, path)
     return path
+
+
+@pytest.fixture
+def transformer_files(comfyui_path, monkeypatch, tmp_path):
+    """A tiny random transformer, ``tiny.safetensors``, alone in ``models/diffusion_models``; the folder."""
+    import folder_paths
+
+    folder = tmp_path / "diffusion_models"
+    folder.mkdir()
+    entry = ([str(folder)], folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", entry)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    size = specs.DiTSize(width=128, feed_forward=256, layers=4, text_width=32)
+    save_file(fill.tensors(specs.dit(size), file="dit", seed=1), folder / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture
+def load_model(node_module, transformer_files):
+    """Runs the model loader on the tiny transformer; keyword arguments are its inputs."""
+
+    def load(**inputs):
+        values = {"base_precision": "fp32", "quantization": "disabled", "load_device": "offload_device"}
+        return (
+            node_module("model").WanVideoModelLoader.run("tiny.safetensors", **{**values, **inputs}).result[0]
+        )
+
+    return load
