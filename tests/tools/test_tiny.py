@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfyui_wanvideo.tools.tiny import fill, specs, spiece
 from comfyui_wanvideo.tools.tiny.bad import PICKLE_MARKER
-from comfyui_wanvideo.tools.tiny.make import BAD, FILES, main, write
+from comfyui_wanvideo.tools.tiny.make import BAD, FILES, FORMATS, main, write
 from comfyui_wanvideo.wanvideo.encoders.text_encoder import load_umt5
 from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.load import load_transformer
@@ -179,6 +179,18 @@ def test_the_demo_vae_decodes_noise_to_a_picture_of_fair_contrast(demo):
     assert (pixels.abs() > 1).float().mean() < 0.2
     assert pixels.quantile(0.02) < -0.5
     assert pixels.quantile(0.98) > 0.5
+
+
+# storage formats
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.group == FORMATS], ids=lambda file: file.name
+)
+def test_a_file_in_every_storage_format_loads(file, tmp_path):
+    path = tmp_path / file.name
+    file.write(path, 0)
+    _load(path, file.folder)
 
 
 # bad files

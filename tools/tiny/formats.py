@@ -199,14 +199,10 @@ def write_dit(
 def write_umt5(path: Path, seed: int, *, quantise: Quantise) -> None:
     """Write a text encoder under transformers' names with its tokenizer."""
     weights = fill.tensors(specs.umt5(specs.UMT5Size()), file="umt5", seed=seed)
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in quantised(weights, lambda _key: quantise).items():
-        path_of_layer, _, leaf = key.rpartition(".")
-        if path_of_layer:
-            renamed = specs.umt5_hf_name(f"{path_of_layer}.weight")
-            tensors[renamed.removesuffix("weight") + leaf] = tensor
-        else:
-            tensors[key] = tensor
+    tensors = {
+        specs.umt5_hf_name(key) if "." in key else key: tensor
+        for key, tensor in quantised(weights, lambda _key: quantise).items()
+    }
     save_file({**tensors, "spiece_model": spiece.as_tensor(spiece.train())}, path)
 
 

@@ -95,9 +95,10 @@ def umt5(size: UMT5Size) -> Shapes:
 
 def umt5_hf_name(key: str) -> str:
     """The name of a text encoder tensor in transformers' and ComfyUI's files."""
-    top_level = {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.final_layer_norm.weight"}
-    if key in top_level:
-        return top_level[key]
+    top_level = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
+    path, _, leaf = key.rpartition(".")
+    if path in top_level:
+        return f"{top_level[path]}.{leaf}"
     _, number, *rest = key.split(".")
     inside = {
         "norm1": "layer.0.layer_norm",

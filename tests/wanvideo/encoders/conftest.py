@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_wanvideo.tools.tiny import fill, specs, spiece
+from comfyui_wanvideo.wanvideo.encoders.text_encoder import TextEncoder, load_umt5
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,6 +15,12 @@ from torch import Tensor
 SIZE = specs.UMT5Size(vocabulary=256, width=64, attention_width=96, heads=4, feed_forward=128, layers=3)
 
 SaveUMT5 = Callable[..., Checkpoint]
+PROMPTS = ("a red fox jumps over the snow, cinematic light", "low quality, blurry, static")
+
+
+def encode(encoder: TextEncoder, prompts=PROMPTS) -> Tensor:
+    """All rows of some prompts, one after another."""
+    return torch.cat(encoder.encode(prompts, device="cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +59,16 @@ def save_umt5(tmp_path: Path, spiece_model: bytes) -> SaveUMT5:
         return Checkpoint.open(tmp_path / name)
 
     return save
+
+
+@pytest.fixture
+def encoder(save_umt5, umt5_weights) -> TextEncoder:
+    return load_umt5(save_umt5(umt5_weights, "fp32.safetensors"), dtype=torch.float32)
+
+
+@pytest.fixture
+def exact(encoder) -> Tensor:
+    return encode(encoder)
 
 
 @pytest.fixture(scope="session")

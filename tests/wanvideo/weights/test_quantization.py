@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from comfyui_wanvideo.wanvideo.errors import InputError
+from comfyui_wanvideo.wanvideo.weights.checkpoint import StoredTensor
 from comfyui_wanvideo.wanvideo.weights.conversion import Conversion
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 from comfyui_wanvideo.wanvideo.weights.quantization import OPTIONS, check_quantization, wants_fp8_matmul
@@ -108,6 +109,15 @@ def test_the_other_fp8_type_is_refused(file, option, scale):
 def test_a_file_in_another_quantised_format_is_refused_by_name(file, option, described):
     message = refused(file(torch.uint8, described=described), option)
     assert f"stored as {described} already; choose disabled" in message
+
+
+@pytest.mark.parametrize("option", OPTIONS[1:])
+def test_a_gguf_file_is_refused_by_its_type(file, option):
+    packed = StoredTensor(
+        (16, 16), torch.uint8, lambda: torch.zeros(0), encoding="Q4_K", stored_shape=(16, 9)
+    )
+    checkpoint = file(torch.float16).replaced({KEY: packed})
+    assert "stored as Q4_K already; choose disabled" in refused(checkpoint, option)
 
 
 def test_a_described_fp8_file_counts_as_scaled(file):
