@@ -20,7 +20,8 @@ _IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 
 
 def half(blocks: Tensor, start: int) -> Tensor:
     """The float16 at byte `start` of each block, as float32 ``[blocks, 1]``."""
-    return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
+    field = blocks[:, start : start + 2].clone(memory_format=torch.contiguous_format)  # at an even address
+    return field.view(torch.float16).float()
 
 
 def unpacked(fields: Tensor, bits: int) -> Tensor:
