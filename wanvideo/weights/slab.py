@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,7 +123,7 @@ def pin_with_cuda(tensor: Tensor) -> bool:
     """Page-lock the memory of a host tensor for CUDA copies; false when the driver refuses."""
     if not torch.cuda.is_available() or tensor.nbytes == 0:
         return False
-    if int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, REGISTER_PORTABLE)) == 0:
+    if int(_cuda_runtime().cudaHostRegister(tensor.data_ptr(), tensor.nbytes, REGISTER_PORTABLE)) == 0:
         return True
     _clear_cuda_error()
     return False
@@ -130,7 +131,7 @@ def pin_with_cuda(tensor: Tensor) -> bool:
 
 def unpin_with_cuda(tensor: Tensor) -> None:
     """Take back ``pin_with_cuda``."""
-    if int(torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())) != 0:
+    if int(_cuda_runtime().cudaHostUnregister(tensor.data_ptr())) != 0:
         log.warning("pinned memory could not be given back to the system")
         _clear_cuda_error()
 
@@ -270,6 +271,11 @@ def _contiguous_stride(shape: Sequence[int]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(size, 1)
     return tuple(reversed(strides))
+
+
+def _cuda_runtime() -> Any:
+    """CUDA's runtime; torch declares it as optional, and it is there when CUDA is available."""
+    return torch.cuda.cudart()
 
 
 def _clear_cuda_error() -> None:

@@ -94,9 +94,9 @@ class CudaStreams:
 
     def _record(self, event: Event | None, stream: torch.cuda.Stream) -> Event:
         with torch.cuda.device(self._device):
-            event = torch.cuda.Event() if event is None else event
-            event.record(stream)
-        return event
+            recorded = event or torch.cuda.Event()
+            recorded.record(stream)
+        return recorded
 
 
 class SynchronousStreams:

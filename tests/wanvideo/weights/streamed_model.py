@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from comfyui_wanvideo.wanvideo.weights.plan import Placement, spread_evenly
@@ -43,6 +43,31 @@ class Model(nn.Module):
 def tensors(module: nn.Module) -> list[Tensor]:
     """Parameters and buffers."""
     return [*module.parameters(), *module.buffers()]
+
+
+class Net(nn.Module):
+    """Linear blocks between two linear layers."""
+
+    def __init__(self, blocks: int = 6, width: int = 16) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator) / width**0.5
+        self.requires_grad_(False)
+
+    def run(self, x: Tensor, walk: Callable[..., Iterable[tuple[int, nn.Module]]]) -> Tensor:
+        """One pass over the blocks that `walk` brings."""
+        x = self.first(x)
+        for _index, block in walk(list(self.blocks), ()):
+            x = torch.tanh(block(x))
+        return x
+
+
+def streaming(*indices: int, blocks: int = 6, slots: int = 2) -> Placement:
+    """A placement that streams these blocks."""
+    return Placement(blocks, indices, min(slots, len(indices)))
 
 
 class Run:
