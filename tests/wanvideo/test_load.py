@@ -148,12 +148,12 @@ def test_each_layer_of_a_mixed_file_has_its_own_format(files):
 
 
 def test_e5m2_with_scales_stays_e5m2(files):
-    assert load(files["fp8_e5m2_scaled"]).blocks[0].ffn[0].weight.dtype == E5M2
+    assert load(files["fp8_e5m2_scaled"]).state_dict()["blocks.0.ffn.0.weight"].dtype == E5M2
 
 
 def test_scales_stay_float32_in_a_bf16_model(files):
-    layer = load(files["fp8_scaled"], torch.bfloat16).blocks[0].ffn[0]
-    assert layer.weight_scale.dtype == torch.float32
+    tensors = load(files["fp8_scaled"], torch.bfloat16).state_dict()
+    assert tensors["blocks.0.ffn.0.weight_scale"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("rename", [lambda key: f"model.diffusion_model.{key}", to_diffusers])
@@ -244,6 +244,14 @@ def test_an_extra_file_brings_modules_in_its_own_format(files, tmp_path):
     assert isinstance(found, WanLinear)
     assert found.format == ScaledFormat()
     torch.testing.assert_close(found.materialize(torch.float32), weight, atol=0.15, rtol=0.07)
+
+
+def test_a_wrong_shape_in_an_extra_file_names_that_file(files, tmp_path):
+    layer = {**tiny.scaled_fp8(torch.ones(16, 16)), "scale_weight": torch.ones(3), "bias": torch.zeros(16)}
+    save_file({f"extra_proj.{name}": part for name, part in layer.items()}, tmp_path / "extra.safetensors")
+    extra = Checkpoint.open(tmp_path / "extra.safetensors")
+    with pytest.raises(ModelFileError, match=r"extra\.safetensors: extra_proj\.weight_scale has shape \[3\]"):
+        load(files["dense"], extras=[extra], extend=extend_with("extra_proj"))
 
 
 def test_an_extra_file_the_model_does_not_use_is_refused(files, tmp_path):

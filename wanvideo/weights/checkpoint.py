@@ -48,6 +48,7 @@ class StoredTensor:
         encoding: how the numbers are packed (a ggml type as "Q4_K"); empty for a plain tensor.
         stored_shape: of what `read` returns, when it is not `shape`: ``[rows, bytes of a row]``.
         is_made: whether `read` makes a new tensor each time, not a view on the file.
+        path: of the file it comes from, when that is not the checkpoint's.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +58,7 @@ class StoredTensor:
     encoding: str = ""
     stored_shape: tuple[int, ...] | None = None
     is_made: bool = False
+    path: Path | None = None
 
 
 class Checkpoint:
@@ -111,6 +113,10 @@ class Checkpoint:
         """
         return self._get(key).shape
 
+    def path_of(self, key: str) -> Path:
+        """The file a tensor comes from, for messages."""
+        return self._get(key).path or self.path
+
     def is_made(self, key: str) -> bool:
         """Whether `tensor(key)` is a new tensor each time, not a view on the file."""
         return self._get(key).is_made
@@ -155,7 +161,10 @@ class Checkpoint:
 
     def beside(self, other: Checkpoint) -> Checkpoint:
         """This file and the tensors of another under one name; the other must not hold the same keys."""
-        stored = {**other._stored, **self._stored}
+        theirs = {
+            key: replace(stored, path=stored.path or other.path) for key, stored in other._stored.items()
+        }
+        stored = {**theirs, **self._stored}
         return Checkpoint(self.path, stored, self.metadata, (*self.files, *other.files))
 
     def renamed(self, mapping: Callable[[str], str | None]) -> Checkpoint:

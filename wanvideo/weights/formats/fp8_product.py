@@ -46,7 +46,7 @@ class Fp8Linear:
         if not rows.shape[0]:
             return x.new_empty(shape)
         quantised, scale = quantise_rows(rows) if self.has_row_scales else quantise(rows)
-        product = torch._scaled_mm(
+        product = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
             quantised,
             self.weight.t(),
             scale_a=scale,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -105,14 +106,14 @@ class _ComfyLayer:
         }
         if described.name not in makers:
             raise ModelFileError(
-                self.checkpoint.path,
+                self._path,
                 f"{self.layer} is stored in the ComfyUI format {described.name!r}, which this version of the "
                 f"pack does not read; it reads {', '.join(COMFY_FORMATS)}",
             )
         needs_kitchen = described.name != "int8_tensorwise" or described.convrot
         if needs_kitchen and find_spec("comfy_kitchen") is None:
             raise ModelFileError(
-                self.checkpoint.path,
+                self._path,
                 f"{self.layer} is stored as {described.name}, which needs the Python package comfy_kitchen; "
                 "install it (pip install comfy-kitchen) or use a bf16, fp8 or GGUF file of the same model",
             )
@@ -207,7 +208,11 @@ class _ComfyLayer:
         return TensorSpec(self.checkpoint.stored_shape(f"{self.layer}.{name}"), torch.float32)
 
     def _problem(self, text: str) -> ModelFileError:
-        return ModelFileError(self.checkpoint.path, f"{self.layer} {text}")
+        return ModelFileError(self._path, f"{self.layer} {text}")
+
+    @property
+    def _path(self) -> Path:
+        return self.checkpoint.path_of(f"{self.layer}.weight")
 
 
 def _scaled(checkpoint: Checkpoint, layer: str, shape: tuple[int, int], form: ScaledFormat) -> Storage:
@@ -222,7 +227,10 @@ def _scaled(checkpoint: Checkpoint, layer: str, shape: tuple[int, int], form: Sc
         hint = f", or [{rows}, blocks] with blocks dividing {columns}"
         _check_shape(checkpoint, key, listed, more=f"{hint}, for a weight of shape {list(shape)}")
     if not checkpoint.dtype(key).is_floating_point:
-        raise ModelFileError(checkpoint.path, f"{key} is stored as {_name(checkpoint.dtype(key))}")
+        raise ModelFileError(
+            checkpoint.path_of(key),
+            f"{key} is stored as {_name(checkpoint.dtype(key))}, expected a floating type",
+        )
     weight = _spec(checkpoint, f"{layer}.weight")
     return Storage(form, {"weight": weight, "weight_scale": TensorSpec(found, torch.float32)})
 
@@ -232,7 +240,8 @@ def _check_weight(checkpoint: Checkpoint, key: str, shape: tuple[int, int]) -> N
     found = checkpoint.shape(key)
     if not found or (found[0], math.prod(found[1:])) != shape:
         raise ModelFileError(
-            checkpoint.path, f"{key} has shape {list(found)}, expected {list(shape)}: the wrong shape"
+            checkpoint.path_of(key),
+            f"{key} has shape {list(found)}, expected {list(shape)}: the wrong shape",
         )
 
 
@@ -242,7 +251,9 @@ def _check_shape(
     found = checkpoint.stored_shape(key)
     if found not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
-        raise ModelFileError(checkpoint.path, f"{key} has shape {list(found)}, expected {expected}{more}")
+        raise ModelFileError(
+            checkpoint.path_of(key), f"{key} has shape {list(found)}, expected {expected}{more}"
+        )
 
 
 def _spec(checkpoint: Checkpoint, key: str) -> TensorSpec:

@@ -83,5 +83,5 @@ def dequantised_file(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ..
         path = key.removesuffix("weight")
         layer = {name[len(path) :]: tensor for name, tensor in tensors.items() if name.startswith(path)}
         is_matrix = key.endswith(".weight") and len(shape) == 2
-        dense[key] = dequantised(layer, shape).float() if is_matrix else tensors[key].float()
+        dense[key] = dequantised(layer, (shape[0], shape[1])).float() if is_matrix else tensors[key].float()
     return dense
