@@ -63,7 +63,7 @@ def write_dit(
         notes["comfy.gguf.orig_shape.patch_embedding.weight"] = list(patches.shape)
         weights["patch_embedding.weight"] = patches.flatten(1)
     types = {key: _stored_type(key, tensor, type_of) for key, tensor in weights.items()}
-    _write(path, "wan", weights, types, notes)
+    write_tensors(path, "wan", weights, types, notes)
 
 
 def write_umt5(
@@ -74,7 +74,9 @@ def write_umt5(
     weights = fill.tensors(umt5(size), file="umt5", seed=seed)
     types = {umt5_name(key): _stored_type(key, tensor, type_of) for key, tensor in weights.items()}
     notes = tokenizer_notes(spiece.train(), size.vocabulary) if with_tokenizer else {}
-    _write(path, "t5encoder", {umt5_name(key): tensor for key, tensor in weights.items()}, types, notes)
+    write_tensors(
+        path, "t5encoder", {umt5_name(key): tensor for key, tensor in weights.items()}, types, notes
+    )
 
 
 _UMT5_IN_A_BLOCK = {
@@ -166,28 +168,38 @@ def language_model(path: Path, seed: int) -> None:
         "output_norm.weight": (32,),
     }
     weights = fill.tensors(shapes, file="llama", seed=seed)
-    _write(path, "llama", weights, dict.fromkeys(weights, "F32"), {})
+    write_tensors(path, "llama", weights, dict.fromkeys(weights, "F32"), {})
 
 
 def _stored_type(key: str, tensor: Tensor, type_of: TypeOf) -> str:
-    if tensor.ndim != 2 or not key.endswith(".weight") or "pos_embedding" in key:
+    is_matrix = tensor.ndim == 2 and key.endswith(".weight")
+    if not is_matrix or "pos_embedding" in key or key.startswith("patch_embedding"):
         return "F32"
     return type_of(key) if key.startswith(("blocks.", "token_embedding.")) else "F16"
 
 
-def _write(
+def write_tensors(
     path: Path,
     architecture: str,
     weights: Mapping[str, Tensor],
     types: Mapping[str, str],
     notes: Mapping[str, object],
 ) -> None:
+    """Write a GGUF file.
+
+    Args:
+        path: replaced in one step.
+        architecture: `general.architecture`.
+        weights: float32 tensors.
+        types: ggml type of each.
+        notes: further metadata.
+    """
     import gguf
 
     unfinished = path.with_name(path.name + ".part")
     writer = gguf.GGUFWriter(unfinished, architecture)
     for name, value in notes.items():
-        _add_note(writer, name, value)
+        add_note(writer, name, value)
     for name, tensor in weights.items():
         kind = types[name]
         if kind == "BF16":
@@ -204,7 +216,8 @@ def _write(
     os.replace(unfinished, path)
 
 
-def _add_note(writer: object, name: str, value: object) -> None:
+def add_note(writer: object, name: str, value: object) -> None:
+    """Add a value to the metadata of a `GGUFWriter`: a list or bytes as an array, a number as uint32."""
     adders: dict[type, str] = {bool: "add_bool", int: "add_uint32", str: "add_string"}
     getattr(writer, adders.get(type(value), "add_array"))(name, value)
 

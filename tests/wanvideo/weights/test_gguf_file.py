@@ -25,7 +25,7 @@ def write_file(path, tensors, *, notes=None, architecture="wan", **options):
     """Tensors (an array, or an array and the ggml type it is packed in) by name."""
     writer = gguf.GGUFWriter(path, architecture, **options)
     for name, value in (notes or {}).items():
-        tiny._add_note(writer, name, value)
+        tiny.add_note(writer, name, value)
     for name, tensor in tensors.items():
         array, kind = tensor if isinstance(tensor, tuple) else (tensor, None)
         writer.add_tensor(name, array, raw_dtype=kind)
