@@ -48,23 +48,22 @@ class RopeTable:
 
     Args:
         turns: ``[L, 64, 2]`` float32, cosine and sine of every token's angles.
-        function: one of :data:`ROPE_FUNCTIONS`.
+        dtype: of the rotation.
     """
 
     turns: Tensor
-    function: str
+    dtype: torch.dtype = torch.float32
 
     def rows(self, start: int, stop: int) -> RopeTable:
         """The table of tokens ``start`` to ``stop``."""
-        return RopeTable(self.turns[start:stop], self.function)
+        return RopeTable(self.turns[start:stop], self.dtype)
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate queries or keys ``[..., L, N, 128]``; same dtype. May overwrite ``x``."""
-        wide = torch.float64 if self.function == "default" else torch.float32
         if torch.compiler.is_compiling():
-            return _rotated(x, self.turns.to(wide))
+            return _rotated(x, self.turns.to(self.dtype))
         for part in pieces(x.shape[-3]):
-            _rotate_in_place(x[..., part, :, :], self.turns[part].to(wide))
+            _rotate_in_place(x[..., part, :, :], self.turns[part].to(self.dtype))
         return x
 
 
@@ -103,7 +102,8 @@ def rope_table(positions: Tensor, options: RopeOptions, device: torch.device | s
         angles.append(positions[:, axis].to(torch.float64)[:, None] * frequencies)
     joined = torch.cat(angles, dim=1)
     turns = torch.stack([joined.cos(), joined.sin()], dim=-1)
-    return RopeTable(turns.float().to(device), options.function)
+    dtype = torch.float64 if options.function == "default" else torch.float32
+    return RopeTable(turns.float().to(device), dtype)
 
 
 def _rotate_in_place(x: Tensor, turns: Tensor) -> None:
