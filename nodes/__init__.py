@@ -30,6 +30,7 @@ GROUPS = (
     "model",
     "memory",
     "extra_models",
+    "compile",
     "attention",
     "scheduler",
     "experimental",
