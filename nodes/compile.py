@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..wanvideo.errors import InputError
+from ..wanvideo.transformer.program import CompileSettings
 from . import sockets
 from .base import CATEGORY, WanNode
 from .host import io
-
-if TYPE_CHECKING:
-    from ..wanvideo.transformer.program import CompileSettings
 
 BACKENDS = ["inductor", "cudagraphs"]
 MODES = ["default", "max-autotune", "max-autotune-no-cudagraphs", "reduce-overhead"]
@@ -36,7 +34,7 @@ class WanVideoTorchCompileSettings(WanNode):
                     options=BACKENDS,
                     default=BACKENDS[0],
                     tooltip="inductor writes fused kernels and needs Triton on a GPU, a C++ compiler on the "
-                    "CPU. cudagraphs replays recorded launches and needs a GPU.",
+                    "CPU. cudagraphs is taken as inductor: CUDA graphs need weights that stay in place.",
                 ),
                 io.Boolean.Input(
                     "fullgraph",
@@ -47,7 +45,8 @@ class WanVideoTorchCompileSettings(WanNode):
                     "mode",
                     options=MODES,
                     default=MODES[0],
-                    tooltip="How long inductor looks for fast kernels; the max-autotune modes take minutes.",
+                    tooltip="How long inductor looks for fast kernels; the max-autotune modes take minutes. "
+                    "Their CUDA graphs, and those of reduce-overhead, are left out.",
                 ),
                 io.Boolean.Input(
                     "dynamic",
@@ -61,7 +60,7 @@ class WanVideoTorchCompileSettings(WanNode):
                     min=0,
                     max=1024,
                     step=1,
-                    tooltip="torch._dynamo.config.cache_size_limit during the run.",
+                    tooltip="Older name of dynamo_recompile_limit; the larger of the two counts.",
                 ),
                 io.Boolean.Input(
                     "compile_transformer_blocks_only",
@@ -107,8 +106,6 @@ def as_compile_settings(value: object, *, input_name: str = "compile_args") -> C
     """
     if value is None:
         return None
-    from ..wanvideo.transformer.program import CompileSettings
-
     if isinstance(value, CompileSettings):
         return value
     if not isinstance(value, Mapping) or "backend" not in value:
@@ -117,15 +114,13 @@ def as_compile_settings(value: object, *, input_name: str = "compile_args") -> C
 
 
 def _settings(inputs: Mapping[str, Any]) -> CompileSettings:
-    from ..wanvideo.transformer.program import CompileSettings
-
     return CompileSettings(
         backend=inputs["backend"],
-        mode=inputs["mode"],
-        fullgraph=inputs["fullgraph"],
-        dynamic=inputs["dynamic"],
-        recompile_limit=inputs.get("dynamo_recompile_limit", 128),
-        cache_size_limit=inputs["dynamo_cache_size_limit"],
+        mode=inputs.get("mode", MODES[0]),
+        fullgraph=bool(inputs.get("fullgraph")),
+        dynamic=bool(inputs.get("dynamic")),
+        recompile_limit=int(inputs.get("dynamo_recompile_limit", 128)),
+        cache_size_limit=int(inputs.get("dynamo_cache_size_limit", 64)),
     )
 
 

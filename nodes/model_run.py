@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import lru_cache
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from ..wanvideo.errors import WanError
-from ..wanvideo.transformer.program import EAGER, BlockProgram
+from ..wanvideo.transformer.program import (
+    EAGER,
+    BlockProgram,
+    CompileSettings,
+    compile_program,
+    probe,
+)
 from ..wanvideo.weights.matmul_precision import fp16_accumulation
 from ..wanvideo.weights.plan import MemoryPlan
 from .host import evict, is_out_of_memory, load, preferred_residency, say
@@ -143,13 +151,17 @@ def chosen_program(model: WanVideoModel) -> BlockProgram:
     settings = model.compiling
     if settings is None:
         return EAGER
-    from ..wanvideo.transformer.program import compile_program, probe
-
     device = model.managed.load_device
     problem = probe(settings, device)
     if problem is None:
-        return compile_program(settings, device)
+        return _compiled(settings, device)
     text = f"torch.compile is not used: {problem}"
     log.warning("%s: %s", model.name, text)
     say(text)
     return EAGER
+
+
+@lru_cache(maxsize=4)
+def _compiled(settings: CompileSettings, device: torch.device) -> BlockProgram:
+    """The same functions for the same settings: what one run compiled serves the next."""
+    return compile_program(settings, device)

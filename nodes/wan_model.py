@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ..wanvideo.attention.radial import RadialSettings
 from ..wanvideo.attention.run import AttentionOverride, AttentionSettings
 from ..wanvideo.transformer.model import WanTransformer
+from ..wanvideo.transformer.program import CompileSettings
 from ..wanvideo.weights.detect import ModelSpec
 from ..wanvideo.weights.residency import ModelResidency
 from .host import ManagedBlocks
 from .memory_settings import MemorySettings
-
-if TYPE_CHECKING:
-    from ..wanvideo.transformer.program import CompileSettings
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ def text_to_latent(
     size: tuple[int, int, int] = (80, 64, 5),
     positive: str = "a red fox in the snow",
     loader: dict[str, Any] | None = None,
+    model_link: list[Any] | None = None,
     **sampler: Any,
 ) -> Prompt:
     """Text to a latent with the tiny models in fp32; ``sampler`` overrides inputs of the sampler."""
     width, height, frames = size
     inputs = {
-        "model": ["model", 0],
+        "model": model_link or ["model", 0],
         "image_embeds": ["size", 0],
         "text_embeds": ["text", 0],
         "steps": 3,

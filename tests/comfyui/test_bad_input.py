@@ -50,6 +50,13 @@ def absent(words, message):
         ("bad_wrong_shape.safetensors", ("bad_wrong_shape", "shape", "expected")),
         ("bad_nan.safetensors", ("bad_nan", "NaN")),
         ("bad_evil_dit.pth", ("bad_evil_dit", "weights_only")),
+        ("bad_half-00001-of-00002.safetensors", ("bad_half", "missing", "00002-of-00002")),
+        ("bad_scale_shape.safetensors", ("bad_scale_shape", "weight_scale", "shape", "expected")),
+        ("bad_comfy_format.safetensors", ("bad_comfy_format", "int3_spiral")),
+        ("bad_int8.safetensors", ("bad_int8", "integer")),
+        ("bad_unknown_type.gguf", ("bad_unknown_type", "type")),
+        ("bad_truncated.gguf", ("bad_truncated", "bytes")),
+        ("bad_language_model.gguf", ("bad_language_model",)),
     ],
 )
 def test_a_bad_model_file_is_refused_by_name(comfy, file, words):
@@ -175,14 +182,31 @@ def test_denoise_without_samples_is_refused(comfy):
 @pytest.mark.parametrize(
     ("loader", "words"),
     [
-        ({"quantization": "fp8_e4m3fn"}, ("quantization", "fp8_e4m3fn", "disabled")),
-        ({"base_precision": "fp16_fast"}, ("base_precision", "fp16_fast")),
+        (
+            {"quantization": "fp8_e4m3fn_scaled"},
+            ("quantization", "fp8_e4m3fn_scaled", "stored as", "disabled"),
+        ),
+        ({"quantization": "int8"}, ("quantization", "int8", "fp8_e5m2")),
+        ({"fp8_scaling": "column"}, ("fp8_scaling", "column", "none, row, tensor")),
         ({"attention_mode": "sageattn"}, ("attention_mode", "sageattn", "not installed")),
+        ({"attention_mode": "flash"}, ("attention_mode", "flash", "sdpa")),
     ],
 )
-def test_a_loader_option_of_a_later_version_is_refused_by_name(comfy, loader, words):
+def test_a_loader_option_that_cannot_work_is_refused_by_name(comfy, loader, words):
     message = refusal(comfy, text_to_latent(loader=loader))
-    assert absent(["WanVideo Model Loader", *words], message) == [], message
+    assert absent(words, message) == [], message
+
+
+def test_the_empty_fp8_scaling_old_graphs_may_have_means_the_default(comfy):
+    run = comfy.run(text_to_latent(seed=205, loader={"fp8_scaling": ""}), keep={"x": LATENT})
+    assert run.status == "success", run.message
+
+
+def test_an_extra_model_that_fits_nothing_is_refused_with_its_kind(comfy):
+    prompt = text_to_latent(loader={"extra_model": ["extra", 0]})
+    prompt["extra"] = node("WanVideoExtraModelSelect", extra_model="bad_evil_dit.pth")
+    message = refusal(comfy, prompt)
+    assert absent(["bad_evil_dit", "weights_only"], message) == [], message
 
 
 def test_an_unknown_scheduler_is_refused_by_name(comfy):
