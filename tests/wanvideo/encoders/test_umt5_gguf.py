@@ -14,7 +14,7 @@ from comfyui_wanvideo.wanvideo.encoders.umt5_keys import official_umt5
 from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from comfyui_wanvideo.wanvideo.weights.formats import DENSE
-from comfyui_wanvideo.wanvideo.weights.formats.gguf import gguf_format
+from comfyui_wanvideo.wanvideo.weights.formats.gguf import GgufFormat, gguf_format
 from comfyui_wanvideo.wanvideo.weights.formats.scaled import SCALED
 from comfyui_wanvideo.wanvideo.weights.gguf_header import read_gguf_header
 from hypothesis import given, settings
@@ -78,6 +78,13 @@ def without_tensor(path, *names, rename=None):
     return Checkpoint.open(path).renamed(lambda key: None if key in names else (rename or str)(key))
 
 
+def listed(notes, name):
+    """A list of the tokenizer's metadata."""
+    values = notes[f"tokenizer.ggml.{name}"]
+    assert isinstance(values, list)
+    return values
+
+
 # names
 
 
@@ -123,7 +130,7 @@ def test_prompts_encode_in_bfloat16_near_the_unpacked_weights(path, spiece_model
 def test_matrices_and_the_embedding_table_stay_packed(path):
     module = load_umt5(Checkpoint.open(path), dtype=torch.bfloat16).module
     assert module.token_embedding.format is gguf_format("Q8_0")
-    assert module.blocks[1].ffn.fc2.weight.dtype == torch.uint8
+    assert module.get_parameter("blocks.1.ffn.fc2.weight").dtype == torch.uint8
 
 
 # the embedding table
@@ -152,9 +159,9 @@ def test_only_rows_in_use_are_unpacked(monkeypatch):
     table = TokenEmbedding(32, 256)
     table.store_as(*stored_table("Q8_0"))
     seen = []
-    unpack = type(table.format).decode
+    unpack = GgufFormat.decode
     monkeypatch.setattr(
-        type(table.format),
+        GgufFormat,
         "decode",
         lambda self, packed, dtype: seen.append(len(packed)) or unpack(self, packed, dtype),
     )
@@ -205,12 +212,17 @@ def test_prompts_of_known_words_have_the_same_tokens(rebuilt, original, words):
 def test_pieces_for_bytes_take_part(tmp_path, spiece_model):
     """UMT5's model falls back to bytes for characters it does not know."""
     notes = tiny.tokenizer_notes(spiece_model, 0)
-    notes["tokenizer.ggml.tokens"] += [f"<0x{value:02X}>".encode() for value in range(256)]
-    notes["tokenizer.ggml.scores"] += [0.0] * 256
-    notes["tokenizer.ggml.token_type"] += [6] * 256
+    bytes_of_their_own = {
+        "tokens": [f"<0x{value:02X}>".encode() for value in range(256)],
+        "scores": [0.0] * 256,
+        "token_type": [6] * 256,
+    }
+    for name, values in bytes_of_their_own.items():
+        notes[f"tokenizer.ggml.{name}"] = [*listed(notes, name), *values]
     path = tmp_path / "bytes.gguf"
     tiny.write_tensors(path, "t5encoder", {"a": torch.zeros(1)}, {"a": "F32"}, notes)
     tokenizer = load_tokenizer(Checkpoint.open(path))
+    assert tokenizer is not None
     first = tokenizer.pieces - 256
     assert tokenizer.encode("\u4e2d").ids[-4:-1] == (first + 0xE4, first + 0xB8, first + 0xAD)
 
@@ -233,7 +245,7 @@ def test_the_tokenizer_of_a_language_model_is_not_taken(tmp_path):
 
 def test_lists_of_different_lengths_are_refused(tmp_path, spiece_model):
     notes = tiny.tokenizer_notes(spiece_model, 0)
-    notes["tokenizer.ggml.scores"] = notes["tokenizer.ggml.scores"][:-1]
+    notes["tokenizer.ggml.scores"] = listed(notes, "scores")[:-1]
     tiny.write_tensors(tmp_path / "a.gguf", "t5encoder", {"a": torch.zeros(1)}, {"a": "F32"}, notes)
     with pytest.raises(ModelFileError, match=r"a\.gguf: its tokenizer has \d+ pieces, \d+ scores"):
         load_tokenizer(Checkpoint.open(tmp_path / "a.gguf"))

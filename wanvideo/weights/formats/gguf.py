@@ -27,7 +27,6 @@ class GgufFormat(WeightFormat):
         decode_blocks: uint8 ``[blocks, block_bytes]`` to float32 ``[blocks, block_values]``.
     """
 
-    name: str
     block_values: int
     block_bytes: int
     decode_blocks: Callable[[Tensor], Tensor]
