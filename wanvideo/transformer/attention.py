@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..attention.registry import needs_whole_sequence
 from ..weights.linear import WanLinear
 from .chunking import RowBuffer
 from .config import WanConfig
@@ -36,14 +37,18 @@ class SelfAttention(nn.Module):
     def add_to(self, x: Tensor, modulation: Modulation, context: BlockContext) -> None:
         """Add the modulated and gated attention to the tokens ``[B, L, D]``.
 
-        Rules and restricted visibility work on the whole sequence: queries and the attended values are
-        then whole too.
+        Rules, restricted visibility and attention by place in the video work on the whole sequence: queries
+        and the attended values are then whole too.
         """
         program = context.options.program
         key, value = self._keys_values(x, modulation, context)
         query_layer, output_layer = self.q.prepare(x.dtype), self.o.prepare(x.dtype)
         norm = self.norm_q.prepare(x.dtype, context.options.rms_norm)
-        whole = context.rules or any(span.sees is not None for span in context.spans)
+        whole = (
+            context.rules
+            or any(span.sees is not None for span in context.spans)
+            or needs_whole_sequence(context.self_attention)
+        )
         for rows in [slice(0, x.shape[1])] if whole else context.chunks(x):
             collected = RowBuffer(x.shape[0], rows.stop - rows.start)
             for part in context.parts(x, rows):
@@ -59,11 +64,12 @@ class SelfAttention(nn.Module):
             if whole:
                 attended = _attend_by_rules(collected.tensor, key, value, context)
             else:
-                attended = context.attention(collected.tensor, key, value)
+                attended = context.self_attention(collected.tensor, key, value)
             del collected
             for part in context.parts(x, rows):
                 own = attended[part.member, part.start - rows.start : part.stop - rows.start]
                 program.add_projected(part.of(x), own, output_layer, modulation.gate[part.row])
+            del attended, own  # or they would live through the next chunk
 
     def _keys_values(self, x: Tensor, modulation: Modulation, context: BlockContext) -> tuple[Tensor, Tensor]:
         key_layer, value_layer = self.k.prepare(x.dtype), self.v.prepare(x.dtype)
@@ -80,7 +86,7 @@ class SelfAttention(nn.Module):
             )
             keys.put(part.member, part.start, key)
             values.put(part.member, part.start, value)
-            del key, value  # or they would live through the next chunk
+            del key, value
         return keys.tensor, values.tensor
 
 
@@ -137,6 +143,7 @@ class CrossAttention(nn.Module):
             del collected, query
             for values, own in zip(x[:, rows], attended, strict=True):
                 program.add_projected(values, own, output_layer, None)
+            del attended, own
 
     def _text_keys(self, context: BlockContext) -> list[_TextKeys]:
         if not context.text:
@@ -195,17 +202,19 @@ def _attend_by_rules(query: Tensor, key: Tensor, value: Tensor, context: BlockCo
 def attend_visible(query: Tensor, key: Tensor, value: Tensor, context: BlockContext) -> Tensor:
     """Attention in which each segment sees the segments it may, as one call per visibility.
 
-    Keys beyond the sequence (added by a rule) are seen by everyone.
+    Keys beyond the sequence (added by a rule) are seen by everyone. Attention by place in the video needs
+    the whole sequence; parts of one are attended to without it.
     """
+    attention = context.self_attention
     if all(span.sees is None for span in context.spans):
-        return context.attention(query, key, value)
+        return attention(query, key, value)
+    if needs_whole_sequence(attention):
+        attention = context.attention
     length = context.spans[-1].stop
     outputs = []
     for span in context.spans:
         visible = _visible_keys(span, context.spans, length, key.shape[1], key.device)
-        outputs.append(
-            context.attention(query[:, span.start : span.stop], key[:, visible], value[:, visible])
-        )
+        outputs.append(attention(query[:, span.start : span.stop], key[:, visible], value[:, visible]))
     return torch.cat(outputs, dim=1)
 
 

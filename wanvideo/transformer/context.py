@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..attention.registry import AttentionFunction
+from ..attention.registry import AttentionFunction, LayoutAttention
 from .chunking import token_slices
 from .modulation import TimeTable
 from .program import EAGER, BlockProgram
@@ -39,7 +39,8 @@ class RunOptions:
 
     Args:
         attention: computes attention; see ``wanvideo.attention.registry``.
-        attention_for: picks another function for a step and block, or ``None`` for ``attention``.
+        attention_for: picks another function for self-attention in a step and block, or ``None`` for
+            ``attention``.
         rope: RoPE function and its settings.
         rms_norm: one of ``norms.RMS_NORM_FUNCTIONS``.
         row_chunks: runs of tokens into which everything but keys and values is split, so that their
@@ -52,7 +53,9 @@ class RunOptions:
     """
 
     attention: AttentionFunction
-    attention_for: Callable[[int, int], AttentionFunction | None] = lambda _step, _block: None
+    attention_for: Callable[[int, int], AttentionFunction | LayoutAttention | None] = lambda _step, _block: (
+        None
+    )
     rope: RopeOptions = field(default_factory=RopeOptions)
     rms_norm: str = "default"
     row_chunks: int = 1
@@ -136,7 +139,11 @@ class RowPart:
 
 @dataclass(frozen=True)
 class BlockContext:
-    """All a block reads besides the tokens."""
+    """All a block reads besides the tokens.
+
+    ``attention`` serves cross-attention and whatever sees a part of the sequence, ``self_attention`` the
+    sequence as a whole.
+    """
 
     time: TimeTable
     rope: RopeTable
@@ -145,6 +152,7 @@ class BlockContext:
     spans: tuple[Span, ...]
     options: RunOptions
     attention: AttentionFunction
+    self_attention: AttentionFunction
     rules: tuple[AttentionRule, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     block_index: int = 0

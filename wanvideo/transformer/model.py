@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.registry import TokenLayout, bind
 from ..conditioning.conditioning import Conditioning
 from .block import WanBlock
 from .config import WanConfig
@@ -80,6 +81,7 @@ class WanTransformer(nn.Module):
         grid = self._grid(latent)
         tokens, sequence = self._embed(latent, tuple(timesteps), conditioning, grid)
         context = self._context(sequence, conditioning, grid, run)
+        layout = TokenLayout(grid, sequence.main.start)
         sessions = [
             stream.begin(value, tokens, context)
             for stream, value in active(self.points.streams, conditioning.inputs)
@@ -87,10 +89,11 @@ class WanTransformer(nn.Module):
         with closing(run.options.walk(list(self.blocks), ())) as blocks:
             for index, block in blocks:
                 run.options.check()
-                attention = run.options.attention_for(run.step, index) or context.attention
+                chosen = run.options.attention_for(run.step, index) or context.attention
                 for session in sessions:
                     tokens = session.before_block(index, tokens)
-                tokens = block(tokens, replace(context, attention=attention, block_index=index))
+                attention = bind(chosen, layout)
+                tokens = block(tokens, replace(context, self_attention=attention, block_index=index))
                 for session in sessions:
                     tokens = session.after_block(index, tokens)
         main = sequence.main
@@ -149,6 +152,7 @@ class WanTransformer(nn.Module):
             spans=sequence.spans,
             options=options,
             attention=options.attention,
+            self_attention=options.attention,
             rules=tuple(rule for name, rule in self.points.attention.items() if name in conditioning.inputs),
             inputs=conditioning.inputs,
         )
