@@ -197,6 +197,11 @@ def test_what_compute_does_not_hide_is_the_expected_stall():
     assert plan_memory(request).stall_seconds == pytest.approx(40 * 0.028 - 40 * 0.01)
 
 
+def test_a_ring_that_holds_every_streamed_block_costs_nothing():
+    request = wan_14b(free=80 * GB, minimum_streamed=2, compute_seconds=0.0001, copy_seconds=1.0)
+    assert plan_memory(request).stall_seconds == 0
+
+
 def test_a_single_slot_cannot_be_filled_while_its_block_computes():
     request = wan_14b(mode="stream", slots=1, compute_seconds=1.0, copy_seconds=0.028)
     assert plan_memory(request).stall_seconds == pytest.approx(40 * 0.028)
