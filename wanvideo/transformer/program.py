@@ -92,8 +92,8 @@ def compile_program(settings: CompileSettings, device: torch.device | str) -> Bl
     used = settings.without_cuda_graphs()
     if used != settings and torch.device(device).type == "cuda":
         log.info(
-            "torch.compile: %s with mode %s instead of %s with mode %s, since the blocks share their graphs and "
-            "CUDA graphs hold the addresses of one block's weights",
+            "torch.compile: %s with mode %s instead of %s with mode %s: the blocks share their graphs, and a "
+            "CUDA graph holds the addresses of one block's weights",
             used.backend,
             used.mode,
             settings.backend,

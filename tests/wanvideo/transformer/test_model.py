@@ -96,11 +96,6 @@ def test_rope_functions_agree_at_odd_token_counts(model, inputs, function, size)
     assert relative_error(forward(model, other, rope=RopeOptions(function=function)), whole) <= 2e-6
 
 
-@pytest.mark.parametrize("chunks", [2, 3, 4, 7, 1000])
-def test_chunked_feed_forward_equals_whole(model, inputs, chunks):
-    assert relative_error(forward(model, inputs, row_chunks=chunks), forward(model, inputs)) <= 1e-6
-
-
 def test_rms_norm_functions_agree(model, inputs):
     assert relative_error(forward(model, inputs, rms_norm="pytorch"), forward(model, inputs)) <= 1e-6
 
