@@ -28,6 +28,76 @@ def warn_about(node: type[WanNode], settings: MemorySettings, *, blocks: int) ->
         warn(node, f"block_swap_args: {notice}")
 
 
+def _block_swap_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "blocks_to_swap",
+            default=20,
+            min=0,
+            max=48,
+            step=1,
+            tooltip="At least so many blocks are streamed, more when the memory demands it. 0 asks "
+            "for none. The 14B models have 40 blocks, 1.3B and 5B 30, LongCat 48.",
+        ),
+        io.Boolean.Input(
+            "offload_img_emb",
+            default=False,
+            tooltip="Take the image embedder off the GPU when the run is prepared.",
+        ),
+        io.Boolean.Input(
+            "offload_txt_emb",
+            default=False,
+            tooltip="Take the text and time embedders off the GPU when the run is prepared.",
+        ),
+        *_optional_block_swap_inputs(),
+    ]
+
+
+def _optional_block_swap_inputs() -> list[io.Input]:
+    return [
+        io.Boolean.Input(
+            "use_non_blocking",
+            default=False,
+            optional=True,
+            tooltip="Accepted for old graphs: blocks are always copied while others compute.",
+        ),
+        io.Int.Input(
+            "vace_blocks_to_swap",
+            default=0,
+            min=0,
+            max=15,
+            step=1,
+            optional=True,
+            tooltip="The same for the blocks of a VACE module; the 14B module has 8, the 1.3B 15.",
+        ),
+        io.Int.Input(
+            "prefetch_blocks",
+            default=0,
+            min=0,
+            max=40,
+            step=1,
+            optional=True,
+            tooltip="Blocks on their way while one computes. 0 and 1 are one, which hides the copies "
+            "at video sizes; each further one takes the memory of a block.",
+        ),
+        io.Boolean.Input(
+            "block_swap_debug",
+            default=False,
+            optional=True,
+            tooltip="Log the plan and what streaming did in each run.",
+        ),
+        io.Combo.Input(
+            "memory_mode",
+            options=list(MEMORY_MODES),
+            default=MEMORY_MODES[0],
+            optional=True,
+            advanced=True,
+            tooltip="auto: the plan decides, blocks_to_swap is its lower bound. resident: all blocks "
+            "stay on the GPU. stream: none does.",
+        ),
+    ]
+
+
 class WanVideoBlockSwap(WanNode):
     """A lower bound for the number of streamed blocks."""
 
@@ -40,67 +110,7 @@ class WanVideoBlockSwap(WanNode):
             category=CATEGORY,
             description="Streams blocks of the model through a small part of the GPU memory instead of "
             "keeping them there. Without this node the number is planned from the free memory.",
-            inputs=[
-                io.Int.Input(
-                    "blocks_to_swap",
-                    default=20,
-                    min=0,
-                    max=48,
-                    step=1,
-                    tooltip="At least so many blocks are streamed, more when the memory demands it. 0 asks "
-                    "for none. The 14B models have 40 blocks, 1.3B and 5B 30, LongCat 48.",
-                ),
-                io.Boolean.Input(
-                    "offload_img_emb",
-                    default=False,
-                    tooltip="Take the image embedder off the GPU when the run is prepared.",
-                ),
-                io.Boolean.Input(
-                    "offload_txt_emb",
-                    default=False,
-                    tooltip="Take the text and time embedders off the GPU when the run is prepared.",
-                ),
-                io.Boolean.Input(
-                    "use_non_blocking",
-                    default=False,
-                    optional=True,
-                    tooltip="Accepted for old graphs: blocks are always copied while others compute.",
-                ),
-                io.Int.Input(
-                    "vace_blocks_to_swap",
-                    default=0,
-                    min=0,
-                    max=15,
-                    step=1,
-                    optional=True,
-                    tooltip="The same for the blocks of a VACE module; the 14B module has 8, the 1.3B 15.",
-                ),
-                io.Int.Input(
-                    "prefetch_blocks",
-                    default=0,
-                    min=0,
-                    max=40,
-                    step=1,
-                    optional=True,
-                    tooltip="Blocks on their way while one computes. 0 and 1 are one, which hides the copies "
-                    "at video sizes; each further one takes the memory of a block.",
-                ),
-                io.Boolean.Input(
-                    "block_swap_debug",
-                    default=False,
-                    optional=True,
-                    tooltip="Log the plan and what streaming did in each run.",
-                ),
-                io.Combo.Input(
-                    "memory_mode",
-                    options=list(MEMORY_MODES),
-                    default=MEMORY_MODES[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="auto: the plan decides, blocks_to_swap is its lower bound. resident: all blocks "
-                    "stay on the GPU. stream: none does.",
-                ),
-            ],
+            inputs=_block_swap_inputs(),
             outputs=[sockets.BlockSwap.Output(display_name="block_swap_args")],
         )
 
