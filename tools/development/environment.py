@@ -18,7 +18,7 @@ NETWORK_HINT = (
     "The first set-up needs the network; afterwards everything works without it. "
     "Run the command again: what is downloaded already is kept."
 )
-NEEDED = ("torch", "torchvision", "torchaudio", "aiohttp", "av", "comfyui_frontend_package", "ftfy")
+NEEDED = ("torch", "torchvision", "torchaudio", "aiohttp", "av", "comfyui_frontend_package", "ftfy", "gguf")
 
 
 @dataclass(frozen=True)
