@@ -37,12 +37,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module: its name, the level of a relative import (0: absolute), and where it is."""
+    """One imported module: its name, the level of a relative import (0: absolute), where it is, and what is
+    taken from it (nothing when the module itself is imported)."""
 
     module: str
     level: int
     place: str
     inside_function: bool
+    names: tuple[str, ...] = ()
 
     @property
     def top(self) -> str:
@@ -86,7 +88,8 @@ def imports(source: Source) -> list[Import]:
         if isinstance(node, ast.Import):
             found.extend(Import(alias.name, 0, source.at(node), inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.append(Import(node.module or "", node.level, source.at(node), inside))
+            names = tuple(alias.name for alias in node.names)
+            found.append(Import(node.module or "", node.level, source.at(node), inside, names))
         within = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.iter_child_nodes(node):
             visit(child, within)

@@ -26,6 +26,8 @@ FORBIDDEN_CALLS = {
     "torch.seed": "changes torch's generator for everybody",
 }
 FORBIDDEN_IMPORTS = {"dill", "subprocess", "urllib", "requests", "httpx", "huggingface_hub", "pip"}
+# The exception a compiler's failure is raised as.
+HARMLESS_IMPORTS = {("subprocess", ("SubprocessError",))}
 TEXT_SUFFIXES = {".py", ".md", ".json", ".toml", ".txt", ".yaml", ".yml", ".js", ".css", ".cfg", ".ini", ""}
 # A home folder of "someone" is an example, not a machine's.
 MACHINE_PATHS = re.compile(
@@ -89,7 +91,9 @@ def test_nothing_is_downloaded_started_or_unpickled():
         f"{place.place} {place.module}"
         for source in pack_files()
         for place in imports(source)
-        if place.level == 0 and place.top in FORBIDDEN_IMPORTS
+        if place.level == 0
+        and place.top in FORBIDDEN_IMPORTS
+        and (place.module, place.names) not in HARMLESS_IMPORTS
     ]
     assert not found
 
