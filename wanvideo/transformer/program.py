@@ -8,10 +8,10 @@ of rows is always left open, so token counts and chunk counts need no new graph.
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
@@ -180,7 +180,7 @@ def probe(settings: CompileSettings, device: torch.device | str) -> str | None:
     try:
         with compile_scope(settings):
             _torch_compile(_tiny, settings.without_cuda_graphs())(torch.ones(4, 8, device=device))
-    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
+    except (RuntimeError, ImportError, OSError, SubprocessError) as error:
         return _explain(error)
     return None
 
