@@ -127,7 +127,7 @@ class WanVideoBlockSwap(WanNode):
     ) -> io.NodeOutput:
         """Collect."""
         del use_non_blocking
-        mode = next((mode for mode in MEMORY_MODES if mode == memory_mode), MEMORY_MODES[0])
+        mode = MEMORY_MODES[MEMORY_MODES.index(memory_mode) if memory_mode in MEMORY_MODES else 0]
         return io.NodeOutput(BlockSwapSettings(memory_mode=mode, **inputs))
 
 

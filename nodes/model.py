@@ -238,7 +238,7 @@ def _resolve(name: str) -> Path:
 
 
 def _scaling(value: object) -> Scaling:
-    return next((scaling for scaling in SCALINGS if scaling == value), SCALINGS[0])
+    return SCALINGS[SCALINGS.index(value) if value in SCALINGS else 0]
 
 
 def _sums_in_fp16(node: type[WanNode], base_precision: str) -> bool:

@@ -253,7 +253,8 @@ def free_for(model: ManagedModel, wanted: float) -> int:
     if device.type != "cpu":
         keep = [entry for entry in management.current_loaded_models if entry.model is model]
         management.free_memory(wanted - own + reserved_bytes(), device, keep_loaded=keep)
-    return max(0, int(management.get_free_memory(device)) + own)
+    free = management.get_free_memory(device)
+    return max(0, int(free) + own)  # pyright: ignore[reportArgumentType]
 
 
 def reserved_bytes() -> int:

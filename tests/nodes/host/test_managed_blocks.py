@@ -129,6 +129,33 @@ def test_unload_all_models_frees_device_and_pinned_memory(host, manager, managed
 
 
 @pytest.fixture
+def dynamic(host):
+    """A model ComfyUI believes to page by itself, as every core model under DynamicVRAM."""
+
+    class Dynamic(host.ManagedModel):
+        def is_dynamic(self):
+            return True
+
+    return Dynamic(Blocks(5, resident=5), load_device=GPU, offload_device=CPU)
+
+
+def test_a_dynamic_model_takes_only_the_blocks_it_needs(host, manager, managed, dynamic):
+    ours = managed(8, resident=8)
+    host.load(ours)
+    host.load(dynamic)
+    assert dynamic.loaded_size() == 5 * GIGABYTE
+    assert 0 < ours.loaded_size() <= 5 * GIGABYTE
+
+
+def test_ours_takes_the_room_of_a_dynamic_model(host, manager, managed, dynamic):
+    host.load(dynamic)
+    ours = managed(8, resident=8)
+    host.load(ours)
+    assert ours.loaded_size() == 8 * GIGABYTE
+    assert dynamic.loaded_size() == 0
+
+
+@pytest.fixture
 def budget(manager, monkeypatch):
     """20 GB may be pinned; pinning is only counted."""
     monkeypatch.setattr(manager, "MAX_PINNED_MEMORY", 20 * GIGABYTE)
