@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,18 +50,21 @@ class BlockSparseAttention:
 def attend_block_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, block_size: int) -> Tensor:
     """PyTorch's attention, one block of queries after the other, over the keys that block sees."""
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    token_of = torch.arange(key.shape[2], device=key.device)
+    mask = mask.to(key.device)
+    kept_first = mask.int().argsort(dim=-1, descending=True, stable=True)
+    tokens = kept_first[..., None] * block_size + torch.arange(block_size, device=key.device)
+    missing = -key.shape[2] % block_size  # tokens the last block lacks; kept blocks are in order, it is last
     output = torch.empty_like(query)
-    for row, kept in enumerate(mask.to(key.device)):
+    for row, (count, has_last) in enumerate(zip(mask.sum(-1).tolist(), mask[:, -1].tolist(), strict=True)):
         rows = slice(row * block_size, (row + 1) * block_size)
-        columns = token_of[kept.repeat_interleave(block_size)[: key.shape[2]]]
+        columns = tokens[row, :count].flatten()[: count * block_size - has_last * missing]
         output[:, :, rows] = F.scaled_dot_product_attention(
             query[:, :, rows], key[:, :, columns], value[:, :, columns]
         )
     return output.transpose(1, 2).flatten(2)
 
 
-def attend_flex(flex: Callable[..., Tensor]) -> BlockSparseFunction:
+def attend_flex(flex: Callable[..., Any]) -> BlockSparseFunction:
     """Attention through ``flex_attention``; ``flex`` is that function, compiled or not.
 
     Not compiled it computes every score and then masks: for tests only.
@@ -186,7 +190,8 @@ def _failure(
         found = make()(*inputs, mask, block).float()
     except kernel_errors() as failure:
         return f"{name} does not run ({first_line(failure)})"
-    expected = attend_block_rows(*(tensor.float() for tensor in inputs), mask, block)
+    query, key, value = (tensor.float() for tensor in inputs)
+    expected = attend_block_rows(query, key, value, mask, block)
     error = ((found - expected).norm() / expected.norm()).item()
     if error <= TOLERANCES[name]:
         return None
@@ -194,7 +199,7 @@ def _failure(
 
 
 @lru_cache(maxsize=1)
-def compiled_flex() -> Callable[..., Tensor]:
+def compiled_flex() -> Callable[..., Any]:
     """``flex_attention`` compiled, so that it computes only the blocks of the mask."""
     from torch.nn.attention.flex_attention import flex_attention
 

@@ -53,6 +53,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+SDPA = "sdpa"
 RADIAL = "radial_sage_attention"
 ULTRAVICO = "sageattn_ultravico"
 LAYOUT_MODES = (RADIAL, ULTRAVICO)
@@ -60,7 +61,7 @@ LAYOUT_MODES = (RADIAL, ULTRAVICO)
 BACKENDS: Mapping[str, AttentionBackend] = {
     backend.name: backend
     for backend in (
-        AttentionBackend("sdpa", sdpa),
+        AttentionBackend(SDPA, sdpa),
         FLASH_ATTENTION_2,
         FLASH_ATTENTION_3,
         SAGE_ATTENTION,
@@ -71,7 +72,7 @@ BACKENDS: Mapping[str, AttentionBackend] = {
     )
 }
 
-FASTEST_FIRST = ("sageattn", "flash_attn_3", "flash_attn_2", "sdpa")
+FASTEST_FIRST = ("sageattn", "flash_attn_3", "flash_attn_2", SDPA)
 """What ``auto`` tries. Not sageattn_3: its 4 bits change the video, so it is only used when named."""
 
 
@@ -126,7 +127,7 @@ def resolve(
     if host_backends and name in host_backends:
         return host_backends[name]
     if name == AUTO:
-        name = choose(device, dtype) if device is not None else "sdpa"
+        name = choose(device, dtype) if device is not None else SDPA
     if name in LAYOUT_MODES:
         raise InputError(input_name, f"{name} depends on the layout of the video; choose sdpa here")
     backend = BACKENDS[name]
@@ -142,7 +143,7 @@ def choose(device: torch.device, dtype: torch.dtype) -> str:
     In float32 that is sdpa: the other ones would round to half precision.
     """
     if dtype == torch.float32:
-        return "sdpa"
+        return SDPA
     passed_over = []
     for name in FASTEST_FIRST:
         backend = BACKENDS[name]
@@ -150,11 +151,11 @@ def choose(device: torch.device, dtype: torch.dtype) -> str:
             continue
         reason = _refusal(backend, device, dtype)
         if reason is None:
-            break
+            if passed_over:
+                log.warning("attention auto: %s is used; %s", name, "; ".join(passed_over))
+            return name
         passed_over.append(reason)
-    if passed_over:
-        log.warning("attention auto: %s is used; %s", name, "; ".join(passed_over))
-    return name
+    return SDPA
 
 
 def available(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,26 +49,39 @@ class UltraVicoAttention(LayoutAttention):
         return self.function(query, key, value, layout, self.alpha, self.trained_frames)
 
 
-def fade(
-    scores: Tensor, row: Tensor, column: Tensor, layout: TokenLayout, alpha: float, trained_frames: int
-) -> Tensor:
+def fade(scores: Tensor, row: Tensor, column: Tensor, limits: Tensor, alpha: Tensor) -> Tensor:
     """The rule, on scores of any shape that ``row`` and ``column`` broadcast to.
+
+    Everything is a tensor, so that a compiled function serves every size and every alpha.
 
     Args:
         scores: before softmax.
         row: sequence index of the query.
         column: index of the key; beyond the video nothing fades.
-        layout: where the video is in the sequence.
-        alpha: see :class:`UltraVicoAttention`.
-        trained_frames: see :class:`UltraVicoAttention`.
+        limits: of :func:`limits_of`.
+        alpha: ``[1]``, see :class:`UltraVicoAttention`.
     """
-    frame_tokens = layout.frame_tokens
-    in_video = (row >= layout.start) & (row < layout.stop) & (column >= layout.start) & (column < layout.stop)
-    is_far = in_video & (2 * (row - column).abs() > frame_tokens * trained_frames)
-    is_cut = in_video & (row - layout.start < frame_tokens)
-    is_cut = is_cut & (column - layout.start >= frame_tokens * trained_frames)
-    faded = torch.where(is_far & (scores > 0), scores * alpha, scores)
+    start, stop, far, first_stop, trained_stop = (limits[index] for index in range(5))
+    in_video = (row >= start) & (row < stop) & (column >= start) & (column < stop)
+    is_far = in_video & (2 * (row - column).abs() > far)
+    is_cut = in_video & (row < first_stop) & (column >= trained_stop)
+    faded = torch.where(is_far & (scores > 0), scores * alpha[0], scores)
     return torch.where(is_cut, -float("inf"), faded)
+
+
+def limits_of(layout: TokenLayout, trained_frames: int, device: torch.device) -> Tensor:
+    """``[5]``: first token of the video and one past the last, tokens of the trained length, one past the
+    first frame, one past the trained length.
+    """
+    trained = layout.frame_tokens * trained_frames
+    values = (
+        layout.start,
+        layout.stop,
+        trained,
+        layout.start + layout.frame_tokens,
+        layout.start + trained,
+    )
+    return torch.tensor(values, device=device)
 
 
 def attend_rows(
@@ -78,24 +92,28 @@ def attend_rows(
     keys = key.permute(0, 2, 3, 1).float()
     values = value.transpose(1, 2).float()
     column = torch.arange(key.shape[1], device=key.device)
+    limits, factor = limits_of(layout, trained_frames, key.device), torch.tensor([alpha], device=key.device)
     rows = max(1, SCORE_BYTES // (4 * key.shape[0] * key.shape[1] * key.shape[2]))
     outputs = []
     for first in range(0, query.shape[1], rows):
         part = query[:, first : first + rows].transpose(1, 2).float()
         row = torch.arange(first, first + part.shape[2], device=key.device)[:, None]
-        scores = fade(part @ keys * scale, row, column, layout, alpha, trained_frames)
+        scores = fade(part @ keys * scale, row, column, limits, factor)
         outputs.append((scores.softmax(-1) @ values).transpose(1, 2))
     return torch.cat(outputs, dim=1).flatten(2).to(query.dtype)
 
 
-def attend_flex(flex: Callable[..., Tensor]) -> DecayFunction:
+def attend_flex(flex: Callable[..., Any]) -> DecayFunction:
     """Through ``flex_attention``; ``flex`` is that function, compiled or (for tests) not."""
 
     def attend(
         query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout, alpha: float, trained_frames: int
     ) -> Tensor:
+        limits = limits_of(layout, trained_frames, query.device)
+        factor = torch.tensor([alpha], device=query.device)
+
         def score_mod(score: Tensor, _b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
-            return fade(score, row, column, layout, alpha, trained_frames)
+            return fade(score, row, column, limits, factor)
 
         heads_first = (tensor.transpose(1, 2) for tensor in (query, key, value))
         return flex(*heads_first, score_mod=score_mod).transpose(1, 2).flatten(2)
@@ -124,5 +142,6 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
         found = attend_flex(compiled_flex())(*inputs, layout, 0.5, trained_frames).float()
     except kernel_errors():
         return False
-    expected = attend_rows(*(tensor.float() for tensor in inputs), layout, 0.5, trained_frames)
+    query, key, value = (tensor.float() for tensor in inputs)
+    expected = attend_rows(query, key, value, layout, 0.5, trained_frames)
     return ((found - expected).norm() / expected.norm()).item() <= TOLERANCE

@@ -88,3 +88,16 @@ def test_without_a_gpu_it_is_computed_by_chunks():
     function, name = ultravico_function(torch.device("cpu"), torch.bfloat16)
     assert function is attend_rows
     assert "PyTorch" in name
+
+
+def test_one_compiled_graph_serves_every_size_and_alpha():
+    """A graph per alpha would run into the limit of recompilations, and then compute every score at once."""
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import flex_attention
+
+    counter = CompileCounter()
+    attend = attend_flex(torch.compile(flex_attention, backend=counter, dynamic=True))
+    for frames, alpha in ((5, 0.5), (5, 0.9), (7, 0.9), (9, 0.1)):
+        layout = TokenLayout((frames, 3, 4))
+        attend(*inputs(frames * 12, frames * 12), layout, alpha, TRAINED)
+    assert counter.frame_count == 1
