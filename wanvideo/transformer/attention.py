@@ -67,9 +67,13 @@ class SelfAttention(nn.Module):
                 attended = context.self_attention(collected.tensor, key, value)
             del collected
             for part in context.parts(x, rows):
-                own = attended[part.member, part.start - rows.start : part.stop - rows.start]
-                program.add_projected(part.of(x), own, output_layer, modulation.gate[part.row])
-            del attended, own  # or they would live through the next chunk
+                program.add_projected(
+                    part.of(x),
+                    attended[part.member, part.start - rows.start : part.stop - rows.start],
+                    output_layer,
+                    modulation.gate[part.row],
+                )
+            del attended  # or they would live through the next chunk
 
     def _keys_values(self, x: Tensor, modulation: Modulation, context: BlockContext) -> tuple[Tensor, Tensor]:
         key_layer, value_layer = self.k.prepare(x.dtype), self.v.prepare(x.dtype)
@@ -132,18 +136,18 @@ class CrossAttention(nn.Module):
         query_norm = self.norm_q.prepare(x.dtype, context.options.rms_norm)
         for rows in context.chunks(x):
             collected = RowBuffer(x.shape[0], rows.stop - rows.start)
-            for member, values in enumerate(x[:, rows]):
-                collected.put(
-                    member, 0, program.queries(values, prepared_norm, query_layer, query_norm, None)
-                )
+            for member in range(x.shape[0]):
+                values = program.queries(x[member, rows], prepared_norm, query_layer, query_norm, None)
+                collected.put(member, 0, values)
+                del values
             query = collected.tensor
             attended = _attend_text(query, rows, texts, context)
             if image is not None:
                 attended = attended + context.attention(query, *_for_batch(query, *image))
             del collected, query
-            for values, own in zip(x[:, rows], attended, strict=True):
-                program.add_projected(values, own, output_layer, None)
-            del attended, own
+            for member in range(x.shape[0]):
+                program.add_projected(x[member, rows], attended[member], output_layer, None)
+            del attended
 
     def _text_keys(self, context: BlockContext) -> list[_TextKeys]:
         if not context.text:

@@ -153,9 +153,8 @@ def _plain(value: Any) -> Any:
 
 
 def _is_foreign(value: object) -> bool:
-    if type(value) not in (Tensor, nn.Parameter):
+    if not isinstance(value, Tensor) or type(value) not in (Tensor, nn.Parameter):
         return False
-    assert isinstance(value, Tensor)
     return type(value) is nn.Parameter or value.is_inference() != torch.is_inference_mode_enabled()
 
 
