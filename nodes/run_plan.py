@@ -135,19 +135,15 @@ def first_that_fits(request: MemoryRequest, modes: tuple[Mode, ...], *, embedder
 
 
 def _plan_in(request: MemoryRequest, embedders_may_stay: bool) -> RunPlan:
-    without = RunPlan(plan_memory(request), embedders_stay=False)
-    if not embedders_may_stay:
-        return without
-    try:
-        staying = plan_memory(replace(request, embedders_stay=True))
-    except NotEnoughMemoryError:
-        return without
-    same = (staying.streamed, staying.slots, staying.row_chunks) == (
-        without.memory.streamed,
-        without.memory.slots,
-        without.memory.row_chunks,
-    )
-    return RunPlan(staying, embedders_stay=True) if same else without
+    plan = plan_memory(request)
+    is_tight = plan.row_chunks > request.row_chunks or plan.slots < min(request.slots, len(plan.streamed))
+    working = plan.activation_bytes + request.workspace_bytes
+    staying_adds = min(request.embedder_bytes, working)  # the plan has room for the larger of the two
+    fits = plan.device_bytes + staying_adds + request.headroom_bytes <= request.free_bytes
+    if is_tight or not fits or not embedders_may_stay:
+        return RunPlan(plan, embedders_stay=False)
+    same = replace(request, embedders_stay=True, minimum_streamed=len(plan.streamed))
+    return RunPlan(plan_memory(same), embedders_stay=True)
 
 
 def _wanted_bytes(request: MemoryRequest) -> int:

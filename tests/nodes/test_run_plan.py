@@ -105,6 +105,13 @@ def test_the_embedders_leave_before_a_block_does(run_plan, free, stay):
     assert found.embedders_stay is stay
 
 
+def test_embedders_that_would_need_finer_row_chunks_leave_without_a_warning(run_plan, caplog):
+    request = request_of(blocks=8, free=4.0, embedder_bytes=GIGABYTE // 2, mode="stream")
+    found = run_plan.first_that_fits(request, ("stream",), embedders_may_stay=True)
+    assert not found.embedders_stay
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("swap", [{"offload_txt_emb": True}, {"offload_img_emb": True}])
 def test_the_embedders_leave_when_that_was_asked_for(run_plan, manager, model, swap):
     assert not plan(run_plan, model(1.0, **swap)).embedders_stay
