@@ -35,23 +35,38 @@ class Counting:
         return graph.forward
 
 
-@pytest.fixture
-def backend():
-    torch._dynamo.reset()
-    yield Counting()
-    torch._dynamo.reset()
+class Compiled:
+    """Forwards whose row functions are compiled, and how many graphs that took."""
+
+    def __init__(self, **settings):
+        self.backend = Counting()
+        settings = CompileSettings(backend=self.backend, fullgraph=True, **settings)
+        self.program = compile_program(settings, "cpu")
+
+    def __call__(self, model, inputs, **options):
+        with self.program.scope():
+            return forward(model, inputs, program=self.program, **options)
+
+    @property
+    def graphs(self):
+        return self.backend.graphs
 
 
 @pytest.fixture
-def compiled(backend):
-    """Run a forward compiled with the counting backend."""
-    program = compile_program(CompileSettings(backend=backend, fullgraph=True), "cpu")
+def fresh():
+    """Nothing is compiled yet."""
+    torch._dynamo.reset()
+    return Compiled()
 
-    def run(model, inputs, **options):
-        with program.scope():
-            return forward(model, inputs, program=program, **options)
 
-    return run
+@pytest.fixture(scope="module")
+def warm(model):
+    """Every graph of the model was made."""
+    torch._dynamo.reset()
+    compiled = Compiled()
+    compiled(model, video(3, 6, 10))
+    yield compiled
+    torch._dynamo.reset()
 
 
 def video(*size, text=11, batch=1, timestep=637.25):
@@ -63,29 +78,24 @@ def linears(model):
 
 
 @pytest.mark.parametrize("row_chunks", [1, 4])
-def test_compiled_equals_eager(model, inputs, compiled, row_chunks):
-    assert relative_error(compiled(model, inputs, row_chunks=row_chunks), forward(model, inputs)) <= 1e-6
+def test_compiled_equals_eager(model, inputs, warm, row_chunks):
+    assert relative_error(warm(model, inputs, row_chunks=row_chunks), forward(model, inputs)) <= 1e-6
 
 
-def test_a_forward_makes_six_graphs_for_all_blocks(model, inputs, compiled, backend):
-    compiled(model, inputs)
-    assert backend.graphs == GRAPHS
-
-
-def test_timesteps_prompts_sizes_chunks_and_batches_share_the_graphs(model, compiled, backend):
-    for size in ((3, 6, 10), (5, 8, 10), (1, 32, 32), (2, 32, 32), (3, 2, 2), (1, 2, 2)):
+def test_timesteps_prompts_sizes_chunks_and_batches_need_no_new_graph(model, warm):
+    before = warm.graphs
+    for size in ((5, 8, 10), (1, 32, 32), (2, 32, 32), (3, 2, 2), (1, 2, 2)):
         for row_chunks in (1, 3):
-            compiled(model, video(*size), row_chunks=row_chunks)
-            compiled(model, video(*size, text=64, batch=2, timestep=5.0), row_chunks=row_chunks)
-    assert backend.graphs == GRAPHS
+            warm(model, video(*size), row_chunks=row_chunks)
+            warm(model, video(*size, text=64, batch=2, timestep=5.0), row_chunks=row_chunks)
+    assert warm.graphs == before
 
 
-def test_a_timestep_per_frame_shares_the_graphs(model, inputs, compiled, backend):
-    compiled(model, inputs)
-    program = compile_program(CompileSettings(backend=backend), "cpu")
-    with torch.inference_mode(), program.scope():
-        model(inputs.latent, [0.0, 500.0, 999.0], inputs.conditioning, run_state(program=program))
-    assert backend.graphs == GRAPHS
+def test_a_timestep_per_frame_needs_no_new_graph(model, inputs, warm):
+    before = warm.graphs
+    with torch.inference_mode(), warm.program.scope():
+        model(inputs.latent, [0.0, 500.0, 999.0], inputs.conditioning, run_state(program=warm.program))
+    assert warm.graphs == before
 
 
 def repoint(model):
@@ -118,27 +128,25 @@ def replace_parameters(model):
     [repoint, put_into_a_slab, make_anew_in_inference_mode, replace_parameters],
     ids=lambda f: f.__name__,
 )
-def test_weights_that_move_share_the_graphs(inputs, compiled, backend, move):
-    model = random_transformer()
-    compiled(model, inputs)
+def test_weights_that_move_need_no_new_graph(inputs, warm, move):
+    model, before = random_transformer(), warm.graphs
     move(model)
-    compiled(model, inputs)
-    assert backend.graphs == GRAPHS
+    warm(model, inputs)
+    assert warm.graphs == before
 
 
-def test_a_second_model_of_the_same_sizes_shares_the_graphs(model, inputs, compiled, backend):
-    compiled(model, inputs)
-    compiled(random_transformer(seed=1), inputs)
-    assert backend.graphs == GRAPHS
+def test_a_second_model_of_the_same_sizes_needs_no_new_graph(inputs, warm):
+    before = warm.graphs
+    warm(random_transformer(seed=1), inputs)
+    assert warm.graphs == before
 
 
-def test_weights_stored_in_other_dtypes_share_the_graphs(inputs, compiled, backend):
-    model = random_transformer()
-    compiled(model, inputs)
+def test_weights_stored_in_other_dtypes_need_no_new_graph(inputs, warm):
+    model, before = random_transformer(), warm.graphs
     for layer in linears(model)[::2]:
         layer.weight.data = layer.weight.data.bfloat16()
-    compiled(model, inputs)
-    assert backend.graphs == GRAPHS
+    warm(model, inputs)
+    assert warm.graphs == before
 
 
 @dataclass(frozen=True)
@@ -167,36 +175,41 @@ def with_strength(model, strength):
     return model
 
 
-def test_a_format_with_its_own_product_makes_one_set_of_graphs_for_all_strengths(inputs, compiled, backend):
-    for strength in (1.0, 0.5, 0.25):
-        compiled(with_strength(random_transformer(), strength), inputs)
-    assert backend.graphs == GRAPHS
-
-
-def test_strengths_in_tensors_keep_their_effect(inputs, compiled):
+def test_strengths_in_tensors_keep_their_effect(inputs, warm):
+    warm(with_strength(random_transformer(), 1.0), inputs)
     model = with_strength(random_transformer(), 0.5)
-    compiled(with_strength(random_transformer(), 1.0), inputs)
-    assert relative_error(compiled(model, inputs), forward(model, inputs)) <= 1e-6
+    assert relative_error(warm(model, inputs), forward(model, inputs)) <= 1e-6
 
 
 @pytest.mark.parametrize("options", [{"rms_norm": "pytorch"}, {"rope": RopeOptions(function="default")}])
-def test_every_arithmetic_compiles_to_the_same_result(model, inputs, compiled, options):
-    assert relative_error(compiled(model, inputs, **options), forward(model, inputs, **options)) <= 1e-6
+def test_every_arithmetic_compiles_to_the_same_result(model, inputs, warm, options):
+    assert relative_error(warm(model, inputs, **options), forward(model, inputs, **options)) <= 1e-6
 
 
-def test_two_widths_in_one_process_keep_their_static_graphs(model, inputs, compiled, backend):
-    wide = random_transformer(replace(CONFIG, dim=384, heads=3))
-    for each in (model, wide, model, wide):
-        compiled(each, inputs)
-    assert backend.graphs == 2 * GRAPHS
+@pytest.mark.usefixtures("warm")
+def test_a_backend_that_works_has_no_problem():
+    assert probe(CompileSettings(backend=Counting()), "cpu") is None
 
 
-def test_with_all_sizes_dynamic_a_second_width_makes_no_new_graphs(model, inputs, backend):
-    program = compile_program(CompileSettings(backend=backend, dynamic=True), "cpu")
-    for each in (model, random_transformer(replace(CONFIG, dim=384, heads=3))):
-        with program.scope():
-            forward(each, inputs, program=program)
-    assert backend.graphs == GRAPHS
+def test_a_format_with_its_own_product_makes_one_set_of_graphs_for_all_strengths(inputs, fresh):
+    for strength in (1.0, 0.5, 0.25):
+        fresh(with_strength(random_transformer(), strength), inputs)
+    assert fresh.graphs == GRAPHS
+
+
+def test_two_widths_in_one_process_make_a_set_of_graphs_each(inputs, fresh):
+    small, wide = random_transformer(), random_transformer(replace(CONFIG, dim=384, heads=3))
+    for model in (small, wide, small, wide):
+        fresh(model, inputs)
+    assert fresh.graphs == 2 * GRAPHS
+
+
+def test_with_every_size_open_two_widths_share_the_graphs(inputs):
+    torch._dynamo.reset()
+    compiled = Compiled(dynamic=True)
+    for model in (random_transformer(), random_transformer(replace(CONFIG, dim=384, heads=3))):
+        compiled(model, inputs)
+    assert compiled.graphs == GRAPHS
 
 
 def limit():
@@ -218,10 +231,6 @@ def test_the_limits_are_put_back_after_an_error():
     assert limit() == before
 
 
-def test_a_backend_that_works_has_no_problem(backend):
-    assert probe(CompileSettings(backend=backend), "cpu") is None
-
-
 def failing(error: Exception) -> Callable[..., object]:
     def backend(graph, example_inputs):
         raise error
@@ -240,7 +249,7 @@ def failing(error: Exception) -> Callable[..., object]:
         (OSError("disk full"), "disk full"),
     ],
 )
-def test_a_backend_that_fails_is_explained(backend, error, sentence):
+def test_a_backend_that_fails_is_explained(error, sentence):
     found = probe(CompileSettings(backend=failing(error)), "cpu")
     assert found is not None
     assert sentence in found
