@@ -35,7 +35,7 @@ class Embedder(Protocol):
     """Point 2: another patch embedding for the main segment."""
 
     def embed(self, latent: Tensor) -> Tensor:
-        """``[B, C, T, H, W] -> [B, T, H/2, W/2, D]``."""
+        """``[B, C, T, H, W] -> [B, T, H/2, W/2, D]``, a new tensor: the blocks overwrite it."""
         ...
 
 
@@ -72,7 +72,10 @@ class ContextPart(Protocol):
 
 
 class Session(Protocol):
-    """Point 9, during one forward."""
+    """Point 9, during one forward.
+
+    Blocks overwrite the tokens they are given. Whoever keeps tokens clones them.
+    """
 
     def before_block(self, index: int, tokens: Tensor) -> Tensor:
         """Tokens entering block ``index``."""
@@ -87,7 +90,7 @@ class SideStream(Protocol):
     """Point 9: a network beside the blocks (VACE, Uni3C, control nets)."""
 
     def begin(self, family_input: Any, tokens: Tensor, context: BlockContext) -> Session:
-        """Start for one forward; ``tokens`` are those entering the first block."""
+        """Start for one forward; ``tokens`` are those entering the first block, which overwrites them."""
         ...
 
 
