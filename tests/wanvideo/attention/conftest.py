@@ -71,4 +71,6 @@ def rows_before_heads(query, key, value):
 
 
 def inputs(queries, keys, dtype=torch.float32, *, batch=1, heads=3):
-    return tuple(torch.randn(batch, length, heads, 128).to(dtype) for length in (queries, keys, keys))
+    """Queries, keys and values."""
+    query, key, value = (torch.randn(batch, length, heads, 128).to(dtype) for length in (queries, keys, keys))
+    return query, key, value

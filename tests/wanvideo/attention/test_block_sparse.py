@@ -36,6 +36,7 @@ def kernel(rows, columns):
     """A sparse sage kernel with tiles of that size."""
 
     def attend(q, k, v, mask_id=None, tensor_layout="HND"):
+        assert mask_id is not None
         assert tensor_layout == "HND"
         assert all(x.dtype in HALF and x.is_contiguous() for x in (q, k, v))
         assert mask_id.dtype == torch.int8
@@ -61,9 +62,8 @@ def test_flex_attention_gets_the_same_mask(mask):
     from torch.nn.attention.flex_attention import flex_attention
 
     q, k, v = inputs(QUERIES, KEYS)
-    assert (
-        relative_error(attend_flex(flex_attention)(q, k, v, mask, 64), expected_over(mask, q, k, v)) <= 1e-5
-    )
+    found = attend_flex(flex_attention)(q, k, v, mask, 64)
+    assert relative_error(found, expected_over(mask, q, k, v)) <= 1e-5
 
 
 def test_flex_attention_is_told_which_blocks_to_compute(mask):
@@ -73,7 +73,8 @@ def test_flex_attention_is_told_which_blocks_to_compute(mask):
         told.append(block_mask)
         return query
 
-    attend_flex(flex)(*inputs(QUERIES, KEYS), mask, 64)
+    q, k, v = inputs(QUERIES, KEYS)
+    attend_flex(flex)(q, k, v, mask, 64)
     (blocks,) = told
     counts, order = blocks.full_kv_num_blocks[0, 0], blocks.full_kv_indices[0, 0]
     computed = [sorted(row[:count].tolist()) for row, count in zip(order, counts.tolist(), strict=True)]

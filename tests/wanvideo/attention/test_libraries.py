@@ -133,6 +133,7 @@ def test_the_compiled_name_is_the_same_function():
 )
 def test_a_library_for_gpus_is_refused_on_the_cpu(name):
     reason = BACKENDS[name].supports(torch.device("cpu"), torch.bfloat16, 128)
+    assert reason is not None
     assert "NVIDIA" in reason
     assert "cpu" in reason
 

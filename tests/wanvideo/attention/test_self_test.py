@@ -32,6 +32,7 @@ def test_a_right_backend_has_no_problem(dtype):
 )
 def test_wrong_numbers_are_found_and_the_error_is_named(wrong):
     found = problem(backend(wrong), CPU, torch.bfloat16)
+    assert found is not None
     assert "wrong numbers" in found
     assert "relative error" in found
     assert "0.1" in found
@@ -48,6 +49,7 @@ def test_a_kernel_that_does_not_run_is_told_by_its_own_words(error):
         raise error("no kernel image\nfor this device")
 
     found = problem(backend(broken), CPU, torch.bfloat16)
+    assert found is not None
     assert "does not run on cpu" in found
     assert f"{error.__name__}: no kernel image)" in found
 
