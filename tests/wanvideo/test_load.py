@@ -18,6 +18,7 @@ from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from comfyui_wanvideo.wanvideo.weights.conversion import Conversion
 from comfyui_wanvideo.wanvideo.weights.formats import DENSE
 from comfyui_wanvideo.wanvideo.weights.formats.scaled import ScaledFormat
+from comfyui_wanvideo.wanvideo.weights.fp8_matmul import use_fp8_matmul
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 from comfyui_wanvideo.wanvideo.weights.linear import WanLinear
 from comfyui_wanvideo.wanvideo.weights.residency import Residency
@@ -30,6 +31,7 @@ pytest.importorskip("comfy_kitchen")
 
 SIZE = specs.DiTSize(layers=1)
 SHAPES = specs.dit(SIZE)
+PRODUCT_BOUND = 0.1  # more, for products of a device that quantise the activations too
 FP8, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 # Relative error of a forward against the unquantised model: what the narrowest format of a file allows.
 BOUND = {
@@ -74,7 +76,9 @@ def forward(model: WanTransformer) -> Tensor:
     text = torch.randn(7, SIZE.text_width, generator=generator)
     conditioning = Conditioning(VideoGeometry(64, 48, 5), text=(text,))
     with torch.inference_mode():
-        return model(latent, [637.25], conditioning, RunState(RunOptions(attention=sdpa)))
+        return model(
+            latent.to(model.device), [637.25], conditioning, RunState(RunOptions(attention=sdpa))
+        ).cpu()
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -276,3 +280,14 @@ def test_half_a_model_is_refused_with_the_name_of_the_other_half(tmp_path):
     tiny.write_shards(path, 0, is_complete=False)
     with pytest.raises(ModelFileError, match=r"missing in the same folder: m-00002-of-00002\.safetensors"):
         load(path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fp8_products", [False, True])
+@pytest.mark.parametrize("name", BOUND)
+def test_a_forward_on_a_gpu_is_within_the_error_of_the_format(files, name, fp8_products):
+    model, device = load(files[name], torch.bfloat16), torch.device("cuda")
+    if fp8_products:
+        use_fp8_matmul(model, device, torch.bfloat16)
+    Residency(model).load(device)
+    assert relative_error(forward(model), forward(load(files["dense"]))) < BOUND[name] + PRODUCT_BOUND
