@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..wanvideo.attention.registry import AUTO
+from ..wanvideo.attention.registry import AUTO, LAYOUT_MODES
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.transformer.memory import activation_bytes, row_chunks_for
 from ..wanvideo.weights.device_speed import block_seconds, device_speed
@@ -59,9 +59,12 @@ def plan_run(model: WanVideoModel, geometry: VideoGeometry, *, rope_function: st
     """
     transformer = model.transformer
     config, dtype, tokens = transformer.config, transformer.compute_dtype, geometry.tokens
+    is_whole = any(mode in LAYOUT_MODES for mode in model.attention.modes())
 
     def activation(row_chunks: int) -> int:
-        return activation_bytes(config, tokens, dtype, row_chunks=row_chunks, rope_function=rope_function)
+        # These modes take all queries at once: a whole block is the upper bound of what they need.
+        chunks = 1 if is_whole else row_chunks
+        return activation_bytes(config, tokens, dtype, row_chunks=chunks, rope_function=rope_function)
 
     device = model.managed.load_device
     sizes = model.residency.block_bytes

@@ -188,3 +188,11 @@ def test_weights_that_are_expanded_count_as_many_as_are_at_the_same_time(run_pla
     plain, packed = load_model(), load_model(quantization="fp8_e4m3fn")
     assert run_plan.expanded_bytes(plain.transformer.blocks, torch.float32) == 0
     assert run_plan.expanded_bytes(packed.transformer.blocks, torch.float32) == 2 * 128 * 256 * 4
+
+
+def test_attention_that_takes_all_queries_at_once_is_planned_with_whole_blocks(run_plan, manager, model):
+    chunked, whole = model(0.1), model(0.1)
+    whole = replace(whole, attention_mode="radial_sage_attention")
+    found = [plan(run_plan, each, LARGE).memory for each in (chunked, whole)]
+    assert found[0].row_chunks == found[1].row_chunks > 1
+    assert found[1].activation_bytes > 1.3 * found[0].activation_bytes

@@ -100,24 +100,38 @@ def compile_program(settings: CompileSettings, device: torch.device | str) -> Bl
             settings.mode,
         )
     return BlockProgram(
-        keys_values=_compiled(rows.keys_values, used),
-        queries=_compiled(rows.queries, used),
-        add_projected=_compiled(rows.add_projected, used),
-        feed_forward=_compiled(rows.feed_forward, used),
+        keys_values=_CompiledRows(rows.keys_values, used),
+        queries=_CompiledRows(rows.queries, used),
+        add_projected=_CompiledRows(rows.add_projected, used),
+        feed_forward=_CompiledRows(rows.feed_forward, used),
         scope=lambda: compile_scope(used),
     )
 
 
-def _compiled(function: Callable[..., Any], settings: CompileSettings) -> Callable[..., Any]:
-    graph = _torch_compile(function, settings)
+class _CompiledRows:
+    """A row function in compiled form; as it is where the compiler gives up, which is said once.
 
-    def call(x: Tensor, *arguments: Any) -> Any:
-        if x.shape[0] < FEWEST_ROWS:
-            return function(x, *arguments)
+    Args:
+        function: of `rows`.
+        settings: how to compile it.
+    """
+
+    def __init__(self, function: Callable[..., Any], settings: CompileSettings) -> None:
+        self._function = function
+        self._graph = _torch_compile(function, settings)
+        self._is_usable = True
+
+    def __call__(self, x: Tensor, *arguments: Any) -> Any:
+        """The function of rows ``x [R, ...]``."""
+        if not self._is_usable or x.shape[0] < FEWEST_ROWS:
+            return self._function(x, *arguments)
         _leave_rows_open(x, *arguments)
-        return graph(x, *map(_plain, arguments))
-
-    return call
+        try:
+            return self._graph(x, *map(_plain, arguments))
+        except torch._dynamo.exc.BackendCompilerFailed as error:  # nothing was computed yet
+            self._is_usable = False
+            log.warning("torch.compile: %s runs as it is: %s", self._function.__name__, _explain(error))
+            return self._function(x, *arguments)
 
 
 def _torch_compile(function: Callable[..., Any], settings: CompileSettings) -> Callable[..., Any]:

@@ -278,3 +278,39 @@ def test_replaced_cuda_graphs_are_said_once(caplog):
     with caplog.at_level(logging.INFO, logger=programs.__name__):
         compile_program(CompileSettings(mode="reduce-overhead"), "cuda")
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+class Failing:
+    """A compiler that does not know what to do with a graph."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, graph, example_inputs):
+        self.asked += 1
+        raise RuntimeError("no kernel for this graph")
+
+
+@pytest.fixture
+def stuck():
+    torch._dynamo.reset()
+    yield Failing()
+    torch._dynamo.reset()
+
+
+def test_what_the_compiler_fails_on_runs_as_it_is(stuck, model, inputs):
+    program = compile_program(CompileSettings(backend=stuck), "cpu")
+    with program.scope():
+        found = forward(model, inputs, program=program)
+    assert torch.equal(found, forward(model, inputs))
+
+
+def test_a_failure_of_the_compiler_is_said_and_tried_once_per_function(stuck, model, inputs, caplog):
+    program = compile_program(CompileSettings(backend=stuck), "cpu")
+    with program.scope(), caplog.at_level(logging.WARNING):
+        forward(model, inputs, program=program)
+        forward(model, inputs, program=program)
+    functions = ["keys_values", "queries", "add_projected", "feed_forward"]
+    assert stuck.asked == len(functions)
+    assert [record.getMessage().split()[1] for record in caplog.records] == functions
+    assert all("no kernel for this graph" in record.getMessage() for record in caplog.records)
