@@ -16,7 +16,10 @@ from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.load import load_transformer
 from comfyui_wanvideo.wanvideo.vae.load import load_vae
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
+from comfyui_wanvideo.wanvideo.weights.formats import DENSE
+from comfyui_wanvideo.wanvideo.weights.linear import WanLinear
 from safetensors.torch import load_file
+from torch import nn
 
 PROGRAM = Path(__file__).resolve().parents[2] / "tools" / "tiny_checkpoints.py"
 
@@ -187,10 +190,13 @@ def test_the_demo_vae_decodes_noise_to_a_picture_of_fair_contrast(demo):
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.group == FORMATS], ids=lambda file: file.name
 )
-def test_a_file_in_every_storage_format_loads(file, tmp_path):
+def test_a_file_in_every_storage_format_loads_into_layers_of_that_format(file, tmp_path):
     path = tmp_path / file.name
     file.write(path, 0)
-    _load(path, file.folder)
+    layers = [layer for layer in _load(path, file.folder).modules() if isinstance(layer, WanLinear)]
+    packed = [layer for layer in layers if layer.format is not DENSE or layer.weight.dtype.itemsize == 1]
+    assert layers
+    assert packed or "shard" in file.name or "-of-" in file.name
 
 
 # bad files
@@ -225,14 +231,13 @@ def test_a_bad_file_is_refused_in_its_folder(file, bad_files):
     assert not path.with_name(PICKLE_MARKER).exists()
 
 
-def _load(path: Path, folder: str) -> None:
+def _load(path: Path, folder: str) -> nn.Module:
     checkpoint = Checkpoint.open(path)
     if folder == "diffusion_models":
-        load_transformer(checkpoint, compute_dtype=torch.float32)
-    elif folder == "vae":
-        load_vae(checkpoint, dtype=torch.float32)
-    else:
-        load_umt5(checkpoint, dtype=torch.float32)
+        return load_transformer(checkpoint, compute_dtype=torch.float32).transformer
+    if folder == "vae":
+        return load_vae(checkpoint, dtype=torch.float32).module
+    return load_umt5(checkpoint, dtype=torch.float32).module
 
 
 # the command
