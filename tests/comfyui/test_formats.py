@@ -6,9 +6,9 @@ from comfyui_wanvideo.tools.tiny import make
 from .graphs import text_to_latent
 
 LATENT = ["sampler", 0]
-# Largest relative error of the latent, by what the name of the file says of its format: two to four times what
-# the tiny models show, which is a few times the rounding of the weights. That the weights are decoded exactly is
-# shown in tests/wanvideo/test_load.py and tests/wanvideo/weights.
+# Largest relative error of the latent, by what the name of the file says of its format: two to four times
+# what the tiny models show, which is a few times the rounding of the weights. That weights are decoded
+# exactly is shown in tests/wanvideo/test_load.py and tests/wanvideo/weights.
 BOUNDS = {
     "q8_0": 4e-3,
     "q6_k": 1.2e-2,

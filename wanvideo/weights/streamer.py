@@ -185,6 +185,7 @@ class BlockStreamer:
                 self._blocks[slot.used_by].point_to_masters()
                 slot.free = self._streams.after_compute(slot.free)
                 slot.used_by = None
+                slot.releases = 1 + max(other.releases for other in self._slots)
 
     def _fetch(self, position: int, skip: frozenset[int], *, wait_for_host: bool = False) -> None:
         """Fetch the streamed blocks that come next after ``position``.
@@ -209,8 +210,13 @@ class BlockStreamer:
         return next((slot for slot in self._slots if slot.holds == index), None)
 
     def _upload(self, index: int, window: Collection[int]) -> _Slot:
-        """Queue the copy of a block into a slot that holds nothing of the window; no block is out now."""
-        slot = next(slot for slot in self._slots if slot.holds not in window)
+        """Queue the copy of a block into a slot that holds nothing of the window; no block is out now.
+
+        Of several slots the one released first: computations may still read the one released last, and the
+        copy would wait for them.
+        """
+        others = [slot for slot in self._slots if slot.holds not in window]
+        slot = min(others, key=lambda slot: slot.releases)
         group = self._blocks[index]
         slot.holds = None  # an interrupted copy leaves the slot without a block
         source = self._slabs.get(index, group)
@@ -247,6 +253,7 @@ class _Slot:
         self.ready: Event | None = None
         self.holds: int | None = None
         self.used_by: int | None = None
+        self.releases = 0  # counted over all slots: the larger, the later it was released
         self._views: dict[SlabLayout, list[Tensor]] = {}
 
     def views(self, layout: SlabLayout) -> list[Tensor]:

@@ -75,6 +75,25 @@ def test_each_streamed_block_is_copied_once_per_pass(budget):
     assert run.streams.copied_bytes - before == 3 * size
 
 
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_copy_goes_into_the_slot_that_was_released_first(budget):
+    """The other one may still be read by the computations just queued: the copy would wait for them."""
+    run = Run(streamed=6, slots=2, budget=budget).load()
+    filled = []
+    copy = run.streams.copy
+
+    def watched(destination, source):
+        filled.append(destination.untyped_storage().data_ptr())
+        copy(destination, source)
+
+    run.streams.copy = watched
+    for _ in range(2):
+        run.walk()
+    order = [slot for slot, before in zip(filled, [None, *filled], strict=False) if slot != before]
+    assert len(order) == 2 * 6
+    assert len(set(order)) == 2
+
+
 def test_a_pinned_block_is_one_copy():
     run = Run(streamed=3).load()
     run.walk()
