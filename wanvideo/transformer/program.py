@@ -117,6 +117,9 @@ class _CompiledRows:
     """
 
     def __init__(self, function: Callable[..., Any], settings: CompileSettings) -> None:
+        from torch._dynamo.exc import BackendCompilerFailed  # the compiler takes seconds to import
+
+        self._failure = BackendCompilerFailed
         self._function = function
         self._graph = _torch_compile(function, settings)
         self._is_usable = True
@@ -128,7 +131,7 @@ class _CompiledRows:
         _leave_rows_open(x, *arguments)
         try:
             return self._graph(x, *map(_plain, arguments))
-        except torch._dynamo.exc.BackendCompilerFailed as error:  # nothing was computed yet
+        except self._failure as error:  # nothing was computed yet
             self._is_usable = False
             log.warning("torch.compile: %s runs as it is: %s", self._function.__name__, _explain(error))
             return self._function(x, *arguments)
