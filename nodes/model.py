@@ -65,6 +65,22 @@ LATER_INPUTS = {
 }
 
 
+def _appended_inputs() -> list[io.Input]:
+    """What the predecessor's node does not have."""
+    return [
+        io.Combo.Input(
+            "fp8_scaling",
+            options=list(SCALINGS),
+            default=SCALINGS[0],
+            optional=True,
+            advanced=True,
+            tooltip="How quantization fp8_* converts a 16 or 32 bit file: none casts the numbers as they "
+            "are, row and tensor keep a factor for each row or matrix and lose less.",
+        ),
+        sockets.VaceModel.Input("vace_model", optional=True, tooltip="What older graphs call extra_model."),
+    ]
+
+
 class WanVideoModelLoader(WanNode):
     """Loads a transformer file; format and sizes are read from the file."""
 
@@ -116,15 +132,7 @@ class WanVideoModelLoader(WanNode):
                     optional=True,
                     tooltip="pytorch is torch's fused operation; equal within rounding.",
                 ),
-                io.Combo.Input(
-                    "fp8_scaling",
-                    options=list(SCALINGS),
-                    default=SCALINGS[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="How quantization fp8_* converts a 16 or 32 bit file: none casts the numbers as "
-                    "they are, row and tensor keep a factor for each row or matrix and lose less.",
-                ),
+                *_appended_inputs(),
             ],
             outputs=[sockets.Model.Output(display_name="model")],
         )
@@ -185,7 +193,10 @@ class WanVideoModelLoader(WanNode):
             PRECISIONS[base_precision],
             quantization,
             _scaling(options.get("fp8_scaling")),
-            as_paths(options.get("extra_model"), input_name="extra_model"),
+            (
+                *as_paths(options.get("extra_model"), input_name="extra_model"),
+                *as_paths(options.get("vace_model"), input_name="vace_model"),
+            ),
         )
         loaded = replace(
             _load(cls, source),

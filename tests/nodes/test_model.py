@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfyui_wanvideo.tools.tiny import fill, specs
 from comfyui_wanvideo.wanvideo.errors import InputError, ModelFileError, NotYetError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 QUERY = "blocks.0.self_attn.q.weight"
 
@@ -116,15 +116,14 @@ def test_an_extra_file_that_fits_nothing_is_refused_with_its_kind(load_model, tr
         load_model(extra_model=(path,))
 
 
-def test_an_extra_file_brings_what_the_main_file_lacks(load_model, transformer_files):
+@pytest.mark.parametrize("socket", ["extra_model", "vace_model"])
+def test_an_extra_file_brings_what_the_main_file_lacks(load_model, transformer_files, socket):
     whole = load_model()
-    from safetensors.torch import load_file
-
     tensors = load_file(transformer_files / "tiny.safetensors")
     moved = {key: tensors.pop(key) for key in list(tensors) if key.startswith("blocks.3.ffn.")}
     save_file(tensors, transformer_files / "tiny.safetensors")
     save_file(moved, transformer_files / "extra.safetensors")
-    joined = load_model(extra_model=(transformer_files / "extra.safetensors",))
+    joined = load_model(**{socket: (transformer_files / "extra.safetensors",)})
     expected = whole.transformer.get_parameter("blocks.3.ffn.2.weight")
     assert torch.equal(joined.transformer.get_parameter("blocks.3.ffn.2.weight"), expected)
 
