@@ -314,3 +314,14 @@ def test_a_failure_of_the_compiler_is_said_and_tried_once_per_function(stuck, mo
     assert stuck.asked == len(functions)
     assert [record.getMessage().split()[1] for record in caplog.records] == functions
     assert all("no kernel for this graph" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(("row_chunks", "tolerance"), [(1, 1e-6), (3, 1e-6)])
+def test_inductor_gives_the_numbers_of_the_functions_as_they_are(model, inputs, row_chunks, tolerance):
+    problem = probe(CompileSettings(), "cpu")
+    if problem is not None:
+        pytest.skip(f"inductor does not work here: {problem}")
+    program = compile_program(CompileSettings(), "cpu")
+    with program.scope():
+        found = forward(model, inputs, program=program, row_chunks=row_chunks)
+    assert relative_error(found, forward(model, inputs, row_chunks=row_chunks)) <= tolerance
