@@ -15,8 +15,6 @@ import comfy.model_management as management
 import torch
 from torch import nn
 
-from .pinning import register_pinned
-
 log = logging.getLogger(__name__)
 
 
@@ -183,12 +181,6 @@ class ManagedBlocks(ManagedModel):
     """An entry whose model is planned block by block: what ComfyUI must make room for is the plan."""
 
     residency: BlockResidency
-
-    def __init__(
-        self, residency: BlockResidency, *, load_device: torch.device, offload_device: torch.device
-    ) -> None:
-        super().__init__(residency, load_device=load_device, offload_device=offload_device)
-        register_pinned(self)
 
     def model_size(self) -> int:
         """Bytes of the resident blocks, the ring and what lies outside the blocks."""

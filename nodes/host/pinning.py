@@ -6,34 +6,11 @@ they leave their device, and here: to another of ours that runs.
 
 from __future__ import annotations
 
-import weakref
-from typing import Protocol
-
 import comfy.model_management as management
 from torch import Tensor, nn
 
 from ...wanvideo.weights.slab import Pinning
-
-
-class PinnedModel(Protocol):
-    """A model that can give pinned memory back."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Its module."""
-        ...
-
-    def partially_unload_ram(self, ram_to_unload: float, subsets: object = None) -> int:
-        """Give back at least so many bytes; returns the bytes."""
-        ...
-
-
-_models: weakref.WeakSet[PinnedModel] = weakref.WeakSet()  # a registry: who may be asked
-
-
-def register_pinned(model: PinnedModel) -> None:
-    """From now on, until it is dropped, `model` is asked when pinned memory is short."""
-    _models.add(model)
+from .memory import ManagedBlocks
 
 
 def pinning_for(module: nn.Module) -> Pinning:
@@ -52,10 +29,16 @@ def _make_budget(nbytes: int, module: nn.Module) -> bool:
     if _has_budget(nbytes):
         return True
     wanted = nbytes
-    for model in list(_models):
-        if model.model is not module and wanted > 0:
+    for model in _others(module):
+        if wanted > 0:
             wanted -= model.partially_unload_ram(wanted)
     return _has_budget(nbytes)
+
+
+def _others(module: nn.Module) -> list[ManagedBlocks]:
+    """Our loaded models but that of `module`; a model that is not loaded has nothing pinned."""
+    loaded = [entry.model for entry in management.current_loaded_models]
+    return [model for model in loaded if isinstance(model, ManagedBlocks) and model.model is not module]
 
 
 def _has_budget(nbytes: int) -> bool:

@@ -182,7 +182,8 @@ def test_pinned_memory_of_an_idle_model_goes_to_the_one_that_runs(
     host, manager, managed, budget, monkeypatch
 ):
     monkeypatch.setattr(manager, "TOTAL_PINNED_MEMORY", 19 * GIGABYTE)
-    idle, ours = managed(pinned=19), managed()
+    idle, ours = managed(1, resident=1, pinned=19), managed(1, resident=1)
+    host.load(idle)
     give_back = idle.residency.release_pinned
 
     def release(wanted):
