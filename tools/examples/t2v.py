@@ -89,7 +89,7 @@ def _sampling() -> tuple[Node, ...]:
             },
             outputs=(("text_embeds", "WANVIDEOTEXTEMBEDS"),),
             column=400,
-            row=380,
+            row=420,
             width=380,
         ),
         Node(
@@ -98,7 +98,7 @@ def _sampling() -> tuple[Node, ...]:
             widgets={"width": 832, "height": 480, "num_frames": 81},
             outputs=(("image_embeds", "WANVIDIMAGE_EMBEDS"),),
             column=400,
-            row=840,
+            row=880,
         ),
         Node(
             "sampler",
