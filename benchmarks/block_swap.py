@@ -32,6 +32,7 @@ from comfyui_wanvideo.wanvideo.weights.plan import MemoryRequest, Placement, pla
 from comfyui_wanvideo.wanvideo.weights.residency import ModelResidency
 from comfyui_wanvideo.wanvideo.weights.slab import CUDA_PINNING, Pinning
 from comfyui_wanvideo.wanvideo.weights.streams import streams_for
+from comfyui_wanvideo.wanvideo.weights.workspace import expanded_bytes
 from torch import Tensor, nn
 
 GIGABYTE = 1e9
@@ -183,6 +184,7 @@ def request_for(
     streamed: int,
     capability: tuple[int, int] | None,
     stored_bytes: float = 2.0,
+    workspace_bytes: int = 0,
 ) -> MemoryRequest:
     """What a forward needs with this many blocks streamed; ``stored_bytes`` per value of a block."""
     speed, tokens = device_speed(capability), geometry.tokens
@@ -197,13 +199,8 @@ def request_for(
         tokens=tokens,
         minimum_streamed=streamed,
         slots=SLOTS,
-        compute_seconds=block_seconds(
-            dim=config.dim,
-            ffn_dim=config.ffn_dim,
-            tokens=tokens,
-            text_tokens=config.text_length,
-            speed=speed,
-        ),
+        workspace_bytes=workspace_bytes,
+        compute_seconds=block_seconds(config, tokens, speed),
         copy_seconds=sizes[0] / speed.copy_rate,
     )
 
@@ -214,7 +211,9 @@ def report_plan(config: WanConfig, geometries: Sequence[VideoGeometry]) -> None:
     residency = residency_of(model, CPU)
     for geometry in geometries:
         for storage, stored_bytes in STORED_BYTES.items():
-            request = request_for(config, geometry, residency, config.layers, (8, 9), stored_bytes)
+            # Packed weights are expanded while they compute; float16 stands for what is not stored here.
+            expanded = expanded_bytes(model.blocks, torch.float16) if stored_bytes < 2 else 0
+            request = request_for(config, geometry, residency, config.layers, (8, 9), stored_bytes, expanded)
             size = f"{geometry.width}x{geometry.height}, {geometry.frames} frames"
             print(f"{size}, {storage}: {plan_memory(request)}")
 

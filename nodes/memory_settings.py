@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from ..wanvideo.errors import InputError
+from ..wanvideo.weights.plan import Mode
 
-MemoryMode = Literal["auto", "resident", "stream"]
-MEMORY_MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
+MEMORY_MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class BlockSwapSettings:
     vace_blocks_to_swap: int = 0
     prefetch_blocks: int = 0
     block_swap_debug: bool = False
-    memory_mode: MemoryMode = "auto"
+    memory_mode: Mode = "auto"
 
     @property
     def slots(self) -> int:
@@ -71,7 +71,7 @@ class MemorySettings:
     stays_on_device: bool = False
 
     @property
-    def mode(self) -> MemoryMode:
+    def mode(self) -> Mode:
         """What the user chose."""
         return self.block_swap.memory_mode
 

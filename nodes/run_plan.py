@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from ..wanvideo.attention.registry import AUTO, LAYOUT_MODES
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.transformer.memory import activation_bytes, row_chunks_for
 from ..wanvideo.weights.device_speed import block_seconds, device_speed
-from ..wanvideo.weights.formats import DENSE
-from ..wanvideo.weights.linear import WanLinear
 from ..wanvideo.weights.plan import (
     HEADROOM_BYTES,
     MemoryPlan,
@@ -24,6 +19,7 @@ from ..wanvideo.weights.plan import (
     NotEnoughMemoryError,
     plan_memory,
 )
+from ..wanvideo.weights.workspace import expanded_bytes
 from .host import free_for, preferred_residency, reserved_bytes
 from .memory_settings import MemorySettings
 from .wan_model import WanVideoModel
@@ -78,13 +74,7 @@ def plan_run(model: WanVideoModel, geometry: VideoGeometry, *, rope_function: st
         tokens=tokens,
         embedder_bytes=model.residency.embedder_bytes,
         workspace_bytes=expanded_bytes(transformer.blocks, dtype) + _attention_bytes(model, tokens),
-        compute_seconds=block_seconds(
-            dim=config.dim,
-            ffn_dim=config.ffn_dim,
-            tokens=tokens,
-            text_tokens=config.text_length,
-            speed=speed,
-        ),
+        compute_seconds=block_seconds(config, tokens, speed),
         copy_seconds=max(sizes, default=0) / speed.copy_rate,
         frames=geometry.frames,
     )
@@ -173,23 +163,3 @@ def _attention_bytes(model: WanVideoModel, tokens: int) -> int:
         return log_sums
     row = config.dim * model.transformer.compute_dtype.itemsize
     return log_sums + int(QUANTISED_COPIES * tokens * row)
-
-
-def expanded_bytes(blocks: Iterable[nn.Module], dtype: torch.dtype) -> int:
-    """Bytes of the weights that are expanded to `dtype` at the same time, while one part of a block computes.
-
-    Args:
-        blocks: whose layers may be stored in any format.
-        dtype: they compute in.
-    """
-    sizes: Counter[str] = Counter()
-    for number, block in enumerate(blocks):
-        for name, layer in block.named_modules():
-            if isinstance(layer, WanLinear) and not _is_used_as_stored(layer, dtype):
-                part = name.rpartition(".")[0]
-                sizes[f"{number}.{part}"] += layer.in_features * layer.out_features * dtype.itemsize
-    return max(sizes.values(), default=0)
-
-
-def _is_used_as_stored(layer: WanLinear, dtype: torch.dtype) -> bool:
-    return layer.format is DENSE and layer.weight.dtype == dtype

@@ -184,12 +184,6 @@ def test_a_mode_that_does_not_fit_gives_way_to_the_next(run_plan):
     assert len(found.memory.streamed) > 0
 
 
-def test_weights_that_are_expanded_count_as_many_as_are_at_the_same_time(run_plan, load_model):
-    plain, packed = load_model(), load_model(quantization="fp8_e4m3fn")
-    assert run_plan.expanded_bytes(plain.transformer.blocks, torch.float32) == 0
-    assert run_plan.expanded_bytes(packed.transformer.blocks, torch.float32) == 2 * 128 * 256 * 4
-
-
 def test_attention_that_takes_all_queries_at_once_is_planned_with_whole_blocks(run_plan, manager, model):
     chunked, whole = model(0.1), model(0.1)
     whole = replace(whole, attention_mode="radial_sage_attention")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from sys import modules
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -113,8 +112,6 @@ class LayoutAttention(ABC):
 @dataclass(frozen=True)
 class BoundAttention:
     """A :class:`LayoutAttention` with the layout of one forward: a function for whole sequences."""
-
-    whole_sequence: ClassVar[bool] = True
 
     attention: LayoutAttention
     layout: TokenLayout

@@ -228,8 +228,3 @@ def supports(device: torch.device, dtype: torch.dtype, _head_width: int) -> str 
 SPARSE_SAGE_ATTENTION = AttentionBackend(
     "sparse_sage_attention", sparse_sage_attention, "spas_sage_attn", supports, TOLERANCES["spas_sage_attn"]
 )
-
-
-def forget_choice() -> None:
-    """Choose again at the next use; for tests that exchange a library."""
-    _chosen.cache_clear()

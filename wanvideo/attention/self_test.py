@@ -125,8 +125,3 @@ def kernel_errors() -> tuple[type[Exception], ...]:
         ValueError,
         *([triton.TritonError] if triton else []),
     )
-
-
-def forget_self_tests() -> None:
-    """Measure again at the next use; for tests that exchange a library."""
-    _measured.cache_clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..transformer.config import WanConfig
+
 GIGA = 1e9
 TERA = 1e12
 PAGEABLE_RATE = 6 * GIGA  # bytes per second from memory that is not pinned, the slower end of what is seen
@@ -50,8 +52,9 @@ def device_speed(capability: tuple[int, int] | None, *, pinned: bool = True) -> 
     return speed if pinned else DeviceSpeed(speed.flops, min(speed.copy_rate, PAGEABLE_RATE))
 
 
-def block_seconds(*, dim: int, ffn_dim: int, tokens: int, text_tokens: int, speed: DeviceSpeed) -> float:
+def block_seconds(config: WanConfig, tokens: int, speed: DeviceSpeed) -> float:
     """Seconds one Wan block computes for ``tokens`` tokens (of all videos computed together)."""
+    dim, ffn_dim, text_tokens = config.dim, config.ffn_dim, config.text_length
     linear = 2 * tokens * (6 * dim * dim + 2 * dim * ffn_dim) + 2 * text_tokens * 2 * dim * dim
     attention = 4 * tokens * dim * (tokens + text_tokens)
     return (linear / LINEAR_EFFICIENCY + attention / ATTENTION_EFFICIENCY) / speed.flops

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import InputError, WanError
+from ..errors import WanError
 
 log = logging.getLogger(__name__)
 
@@ -173,21 +173,6 @@ def plan_memory(request: MemoryRequest) -> MemoryPlan:
 def spread_evenly(count: int, blocks: int) -> tuple[int, ...]:
     """``count`` of ``blocks`` indices with even distances, seen as a circle: pass follows pass."""
     return tuple((2 * index + 1) * blocks // (2 * count) for index in range(count))
-
-
-def blocks_to_stream(blocks_to_swap: int, blocks: int) -> int:
-    """How many blocks a ``blocks_to_swap`` of the user streams in a model of ``blocks`` blocks.
-
-    Workflows set it for any model, so too many means all, which is said.
-
-    Raises:
-        InputError: it is negative.
-    """
-    if blocks_to_swap < 0:
-        raise InputError("blocks_to_swap", f"{blocks_to_swap} given, expected 0 to {blocks}; set it to 0")
-    if blocks_to_swap > blocks:
-        log.warning("blocks_to_swap is %d, the model has %d blocks: all are streamed", blocks_to_swap, blocks)
-    return min(blocks_to_swap, blocks)
 
 
 def device_bytes_of(block_bytes: tuple[int, ...], placement: Placement) -> int:

@@ -101,7 +101,6 @@ class ModelResidency:
         blocks: of the module, in the order in which they are walked.
         embedders: submodules that are used once per run; they can be dropped after that.
         pin: how host memory is pinned.
-        pages_read: see `PinnedSlabs`.
         make_streams: makes the queues of a device.
     """
 
@@ -112,7 +111,6 @@ class ModelResidency:
         *,
         embedders: Sequence[nn.Module] = (),
         pin: Pinning = CUDA_PINNING,
-        pages_read: Callable[[Sequence[Tensor]], object] | None = None,
         make_streams: Callable[[torch.device], Streams] = streams_for,
     ) -> None:
         self.module = module
@@ -120,7 +118,7 @@ class ModelResidency:
         self._device = CPU
         self._streams: Streams | None = None
         self._streamer: BlockStreamer | None = None
-        self._slabs = PinnedSlabs(pin, name=type(module).__name__, pages_read=pages_read)
+        self._slabs = PinnedSlabs(pin, name=type(module).__name__)
         self._rest, self._embedders, self._blocks = parts_of(module, blocks, embedders)
         self._wanted = Placement(len(blocks))
 

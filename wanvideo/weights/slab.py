@@ -148,8 +148,6 @@ class PinnedSlabs:
     Args:
         pinning: how to pin.
         name: of the model, for the message.
-        pages_read: called with the masters once their bytes are in a slab, so that the pages of a mapped
-            file can be given back.
     """
 
     def __init__(
@@ -157,11 +155,9 @@ class PinnedSlabs:
         pinning: Pinning = CUDA_PINNING,
         *,
         name: str = "model",
-        pages_read: Callable[[Sequence[Tensor]], object] | None = None,
     ) -> None:
         self._pinning = pinning
         self._name = name
-        self._pages_read = pages_read
         self._slabs: dict[int, Tensor] = {}
         self._allowed = True
         self._warned = False
@@ -228,8 +224,6 @@ class PinnedSlabs:
         except BaseException:
             self.drop(index)
             raise
-        if self._pages_read is not None:
-            self._pages_read(group.masters)
 
     def _refused(self, nbytes: int) -> None:
         self._allowed = False

@@ -8,21 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from comfyui_wanvideo.wanvideo.attention import registry
+from comfyui_wanvideo.wanvideo.attention import block_sparse, registry, self_test
 from comfyui_wanvideo.wanvideo.attention.backend import supports_everything
-from comfyui_wanvideo.wanvideo.attention.block_sparse import forget_choice
-from comfyui_wanvideo.wanvideo.attention.self_test import forget_self_tests
 
 HALF = (torch.float16, torch.bfloat16)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_measurements():
-    forget_self_tests()
-    forget_choice()
+    self_test._measured.cache_clear()
+    block_sparse._chosen.cache_clear()
     yield
-    forget_self_tests()
-    forget_choice()
+    self_test._measured.cache_clear()
+    block_sparse._chosen.cache_clear()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from comfyui_wanvideo.wanvideo.weights.formats import DENSE
 from comfyui_wanvideo.wanvideo.weights.formats.gguf import GgufFormat, gguf_format
-from comfyui_wanvideo.wanvideo.weights.formats.scaled import SCALED
+from comfyui_wanvideo.wanvideo.weights.formats.scaled import ScaledFormat
 from comfyui_wanvideo.wanvideo.weights.gguf_header import read_gguf_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,7 +142,7 @@ def stored_table(kind):
         return DENSE, {"weight": values.half()}
     if kind == "scaled":
         scale = torch.rand(32, generator=torch.Generator().manual_seed(1)) + 0.5
-        return SCALED, {"weight": values.to(torch.float8_e4m3fn), "weight_scale": scale}
+        return ScaledFormat(), {"weight": values.to(torch.float8_e4m3fn), "weight_scale": scale}
     return gguf_format(kind), {"weight": torch.from_numpy(tiny.pack(values.numpy(), kind))}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.weights.formats import DENSE, fp8_product
 from comfyui_wanvideo.wanvideo.weights.formats.fp8_product import Fp8Linear
-from comfyui_wanvideo.wanvideo.weights.formats.scaled import SCALED, ScaledFormat
+from comfyui_wanvideo.wanvideo.weights.formats.scaled import ScaledFormat
 from comfyui_wanvideo.wanvideo.weights.fp8_matmul import use_fp8_matmul
 from comfyui_wanvideo.wanvideo.weights.linear import WanLinear
 from torch import nn
@@ -29,7 +29,7 @@ def fp8_device(monkeypatch):
 
 @pytest.mark.parametrize(
     "net",
-    [layer(), layer(SCALED, torch.ones(())), layer(SCALED, torch.ones(16))],
+    [layer(), layer(ScaledFormat(), torch.ones(())), layer(ScaledFormat(), torch.ones(16))],
     ids=["plain", "one", "rows"],
 )
 def test_layers_in_fp8_multiply_in_fp8(fp8_device, net):
@@ -38,7 +38,7 @@ def test_layers_in_fp8_multiply_in_fp8(fp8_device, net):
 
 
 def test_the_product_is_near_the_expanded_one(fp8_device):
-    net, x = layer(SCALED, torch.tensor(0.1)), torch.randn(5, 32).bfloat16()
+    net, x = layer(ScaledFormat(), torch.tensor(0.1)), torch.randn(5, 32).bfloat16()
     expected = net(x)
     use_fp8_matmul(net, CPU, torch.bfloat16)
     assert (net(x) - expected).norm() / expected.norm() < 0.05
@@ -57,7 +57,9 @@ def test_a_file_that_asks_for_full_precision_gets_it(fp8_device):
 
 
 def test_reasons_are_counted(fp8_device):
-    net = nn.ModuleList([layer(), layer(SCALED, torch.ones(16, 4)), layer(SCALED, torch.ones(16, 2))])
+    net = nn.ModuleList(
+        [layer(), layer(ScaledFormat(), torch.ones(16, 4)), layer(ScaledFormat(), torch.ones(16, 2))]
+    )
     report = use_fp8_matmul(net, CPU, torch.bfloat16)
     assert str(report) == "fp8 products in 1 of 3 layers (2 are expanded: scales per block)"
 

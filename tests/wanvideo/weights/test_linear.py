@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfyui_wanvideo.wanvideo.weights.formats.scaled import SCALED
+from comfyui_wanvideo.wanvideo.weights.formats.scaled import ScaledFormat
 from comfyui_wanvideo.wanvideo.weights.linear import WanLinear
 from torch import nn
 
@@ -58,7 +58,7 @@ def test_any_storage_gives_the_product_of_the_stored_values(storage, compute):
 def test_a_scale_per_tensor_or_per_row_multiplies_the_weight(storage, shape):
     layer, x = filled(storage), inputs(torch.float32)
     scale = torch.rand(shape) + 0.5
-    layer.store_as(SCALED, {**layer.stored(), "weight_scale": scale})
+    layer.store_as(ScaledFormat(), {**layer.stored(), "weight_scale": scale})
     rows = scale.double().reshape(-1, 1)
     assert layer.bias is not None
     expected = x.double() @ (layer.weight.double() * rows).T + layer.bias.double()
@@ -68,7 +68,7 @@ def test_a_scale_per_tensor_or_per_row_multiplies_the_weight(storage, shape):
 def test_the_scale_is_not_rounded_to_bfloat16():
     layer = filled(torch.float8_e4m3fn)
     scale = torch.tensor(1 + 2**-9)  # bfloat16 would make it 1
-    layer.store_as(SCALED, {**layer.stored(), "weight_scale": scale})
+    layer.store_as(ScaledFormat(), {**layer.stored(), "weight_scale": scale})
     expected = (layer.weight.float() * (1 + 2**-9)).bfloat16()
     assert torch.equal(layer.materialize(torch.bfloat16), expected)
 
@@ -80,7 +80,7 @@ def test_materialize_copies_nothing_when_the_dtype_fits():
 
 def test_the_stored_weight_is_not_changed_by_a_forward():
     layer = filled(torch.float8_e4m3fn)
-    layer.store_as(SCALED, {**layer.stored(), "weight_scale": torch.tensor(3.0)})
+    layer.store_as(ScaledFormat(), {**layer.stored(), "weight_scale": torch.tensor(3.0)})
     before = layer.weight.float().clone()
     layer(inputs(torch.float32))
     assert torch.equal(layer.weight.float(), before)

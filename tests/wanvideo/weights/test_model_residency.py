@@ -306,16 +306,6 @@ def map_read_only(net, path):
         start += parameter.numel()
 
 
-def test_pages_may_be_given_back_once_they_are_in_a_slab():
-    net, read = Net(), []
-    residency = on_host(net, pin=PINNED, pages_read=lambda masters: read.append(len(masters)))
-    residency.apply(streaming(0, 2, 4))
-    residency.load(DEVICE)
-    net.run(torch.ones(16), residency.walk)
-    net.run(torch.ones(16), residency.walk)
-    assert read == [2, 2, 2]
-
-
 def test_a_tensor_of_two_blocks_stays_with_the_rest():
     net = Net()
     net.blocks[0].bias = net.blocks[3].bias

@@ -4,13 +4,12 @@ import logging
 from dataclasses import replace
 
 import pytest
-from comfyui_wanvideo.wanvideo.errors import InputError
+from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.weights.device_speed import block_seconds, device_speed
 from comfyui_wanvideo.wanvideo.weights.plan import (
     MemoryRequest,
     NotEnoughMemoryError,
     Placement,
-    blocks_to_stream,
     plan_memory,
     spread_evenly,
 )
@@ -184,9 +183,7 @@ def test_streaming_every_block_of_14b_is_expected_to_cost_nothing():
     speed = device_speed((8, 9))
     request = wan_14b(
         mode="stream",
-        compute_seconds=block_seconds(
-            dim=DIM, ffn_dim=FFN_DIM, tokens=TOKENS_480P, text_tokens=512, speed=speed
-        ),
+        compute_seconds=block_seconds(WanConfig(DIM, FFN_DIM, 40, 40, 16, 16), TOKENS_480P, speed),
         copy_seconds=BLOCK_VALUES * 2 / speed.copy_rate,
     )
     assert plan_memory(request).stall_seconds == 0
@@ -290,22 +287,6 @@ def test_one_pass_at_a_time_is_advised_where_that_fits():
 def test_another_file_is_advised_where_not_even_weights_fit():
     with pytest.raises(NotEnoughMemoryError, match=r"Weights alone need 2\.7 GB: .*fp8"):
         plan_memory(wan_14b(free=GB))
-
-
-def test_too_many_blocks_to_swap_are_all_and_said(caplog):
-    with caplog.at_level(logging.WARNING):
-        assert blocks_to_stream(48, 40) == 40
-    assert caplog.messages == ["blocks_to_swap is 48, the model has 40 blocks: all are streamed"]
-
-
-def test_blocks_to_swap_within_the_model_are_taken_as_given(caplog):
-    assert [blocks_to_stream(count, 40) for count in (0, 20, 40)] == [0, 20, 40]
-    assert caplog.messages == []
-
-
-def test_a_negative_number_of_blocks_to_swap_is_refused():
-    with pytest.raises(InputError, match="-1 given, expected 0 to 40"):
-        blocks_to_stream(-1, 40)
 
 
 @pytest.mark.parametrize(("streamed", "slots"), [((1, 0), 1), ((0, 0), 1), ((6,), 1), ((-1,), 1), ((1,), 0)])

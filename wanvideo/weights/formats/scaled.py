@@ -61,6 +61,3 @@ def apply_scale(matrix: Tensor, scale: Tensor) -> Tensor:
     factors = scale.float().reshape(matrix.shape[0], -1, 1)
     matrix.view(matrix.shape[0], factors.shape[1], -1).mul_(factors)
     return matrix
-
-
-SCALED = ScaledFormat()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from comfyui_wanvideo.wanvideo.weights.formats.kitchen import Int8Format
-from comfyui_wanvideo.wanvideo.weights.formats.scaled import SCALED, apply_scale
+from comfyui_wanvideo.wanvideo.weights.formats.scaled import ScaledFormat, apply_scale
 
 from .reference import dequantised
 
@@ -27,7 +27,7 @@ def stored(dtype, scale_shape):
 def test_every_shape_of_scales_equals_the_formula_in_float64(dtype, scale_shape):
     layer = stored(dtype, scale_shape)
     expected = dequantised(layer, (ROWS, COLUMNS))
-    found = SCALED.materialize(layer, torch.float32).double()
+    found = ScaledFormat().materialize(layer, torch.float32).double()
     assert (found - expected).abs().max() <= 1e-7 * expected.abs().max()
 
 
@@ -36,8 +36,8 @@ def test_every_shape_of_scales_equals_the_formula_in_float64(dtype, scale_shape)
 @pytest.mark.parametrize("dtype", [*FP8, torch.int8], ids=str)
 def test_in_16_bit_the_product_is_rounded_once(dtype, scale_shape, compute):
     layer = stored(dtype, scale_shape)
-    wide = SCALED.materialize(layer, torch.float32)
-    assert torch.equal(SCALED.materialize(layer, compute), wide.to(compute))
+    wide = ScaledFormat().materialize(layer, torch.float32)
+    assert torch.equal(ScaledFormat().materialize(layer, compute), wide.to(compute))
 
 
 @pytest.mark.parametrize("compute", FLOATS, ids=str)
@@ -45,19 +45,19 @@ def test_in_16_bit_the_product_is_rounded_once(dtype, scale_shape, compute):
 def test_the_stored_numbers_are_not_changed(dtype, compute):
     layer = stored(dtype, (ROWS,))
     before = layer["weight"].clone()
-    SCALED.materialize(layer, compute)
+    ScaledFormat().materialize(layer, compute)
     assert torch.equal(layer["weight"].float(), before.float())
 
 
 def test_a_weight_without_scale_is_cast():
     weight = numbers(ROWS, COLUMNS).to(torch.float8_e5m2)
-    assert torch.equal(SCALED.materialize({"weight": weight}, torch.float32), weight.float())
+    assert torch.equal(ScaledFormat().materialize({"weight": weight}, torch.float32), weight.float())
 
 
 def test_a_scale_of_a_wide_weight_is_multiplied_in_float32():
     layer = stored(torch.bfloat16, (ROWS,))
     expected = (layer["weight"].float() * layer["weight_scale"][:, None]).bfloat16()
-    assert torch.equal(SCALED.materialize(layer, torch.bfloat16), expected)
+    assert torch.equal(ScaledFormat().materialize(layer, torch.bfloat16), expected)
 
 
 def test_the_scale_is_applied_in_place():
@@ -72,7 +72,7 @@ def test_a_random_matrix_keeps_the_precision_of_fp8(dtype, bound):
     weight = numbers(ROWS, COLUMNS) / 50
     scale = weight.abs().amax(1) / torch.finfo(dtype).max
     layer = {"weight": (weight / scale[:, None]).to(dtype), "weight_scale": scale}
-    error = (SCALED.materialize(layer, torch.float32) - weight).norm() / weight.norm()
+    error = (ScaledFormat().materialize(layer, torch.float32) - weight).norm() / weight.norm()
     assert error < bound
 
 
