@@ -1,5 +1,6 @@
 """What users get wrong, through the HTTP API: a sentence that names the node, the input and the way out."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .graphs import decode, node, text_to_images, text_to_latent, vae_loader
+from .graphs import VAE, decode, node, text_to_images, text_to_latent, vae_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 LATENT = ["sampler", 0]
@@ -202,9 +203,23 @@ def test_the_empty_fp8_scaling_old_graphs_may_have_means_the_default(comfy):
     assert run.status == "success", run.message
 
 
-def test_an_extra_model_that_fits_nothing_is_refused_with_its_kind(comfy):
-    prompt = text_to_latent(loader={"extra_model": ["extra", 0]})
-    prompt["extra"] = node("WanVideoExtraModelSelect", extra_model="bad_evil_dit.pth")
+EXTRA_MODELS = [("WanVideoExtraModelSelect", "extra_model"), ("WanVideoVACEModelSelect", "vace_model")]
+
+
+@pytest.mark.parametrize(("kind", "name"), EXTRA_MODELS)
+def test_an_extra_model_that_fits_nothing_is_refused_with_its_kind(comfy, kind, name):
+    models = comfy.base / "models"
+    shutil.copy(models / "vae" / VAE, models / "diffusion_models" / "a_vae.safetensors")
+    prompt = text_to_latent(loader={name: ["extra", 0]})
+    prompt["extra"] = node(kind, **{name: "a_vae.safetensors"})
+    message = refusal(comfy, prompt)
+    assert absent(["a_vae.safetensors", "Wan 2.1 VAE"], message) == [], message
+
+
+@pytest.mark.parametrize(("kind", "name"), EXTRA_MODELS)
+def test_a_pickle_that_runs_code_is_refused_as_extra_model(comfy, kind, name):
+    prompt = text_to_latent(loader={name: ["extra", 0]})
+    prompt["extra"] = node(kind, **{name: "bad_evil_dit.pth"})
     message = refusal(comfy, prompt)
     assert absent(["bad_evil_dit", "weights_only"], message) == [], message
 
