@@ -16,9 +16,19 @@ from torch import Tensor
 
 Scale = tuple[float, float]  # mean, standard deviation
 
+_NORM: Scale = (1.0, 0.05)
+
 
 def _fan_in(shape: tuple[int, ...]) -> Scale:
     return 0.0, math.prod(shape[1:]) ** -0.5
+
+
+def _weight(shape: tuple[int, ...]) -> Scale:
+    return _fan_in(shape) if len(shape) > 1 else _NORM  # a norm inside a Sequential has a number for a name
+
+
+def _fan_in_transposed(shape: tuple[int, ...]) -> Scale:
+    return 0.0, shape[0] ** -0.5
 
 
 def _t5_query(shape: tuple[int, ...]) -> Scale:
@@ -36,14 +46,18 @@ def _constant(mean: float, deviation: float) -> Callable[[tuple[int, ...]], Scal
 
 # The first pattern that fits the end of a key decides; keys are official names.
 _RULES: tuple[tuple[str, Callable[[tuple[int, ...]], Scale]], ...] = (
-    (r"gamma", _constant(1.0, 0.05)),
-    (r"norm\w*\.weight", _constant(1.0, 0.05)),
+    (r"gamma", _constant(*_NORM)),
+    (r"norm\w*\.weight", _constant(*_NORM)),
     (r"bias", _constant(0.0, 0.02)),
     (r"modulation", _modulation),
     (r"token_embedding\.weight", _constant(0.0, 1.0)),
     (r"pos_embedding\.embedding\.weight", _constant(0.0, 0.3)),
     (r"^blocks\.\d+\.attn\.q\.weight", _t5_query),
-    (r"weight", _fan_in),
+    (r"(cls|pos)_embedding", _constant(0.0, 0.3)),
+    (r"emb_pos", _constant(0.0, 0.5)),
+    (r"log_scale", _constant(math.log(1 / 0.07), 0.0)),
+    (r"^visual\.head", _fan_in_transposed),
+    (r"weight", _weight),
 )
 
 

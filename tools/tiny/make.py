@@ -6,16 +6,14 @@ To add a format, write a function `(path, seed) -> None` and give it a row in `F
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from . import bad, fill, formats, gguf, specs, spiece
+from . import bad, family_files, fill, formats, gguf, specs, spiece
+from .files import save
 
 DEMO, BENCH, BAD, GGUF, FORMATS = "demo", "bench", "bad", "gguf", "formats"
 # One block stack of the 1.3B model: real widths, few layers.
@@ -30,7 +28,8 @@ class TinyFile:
         folder: the model folder of ComfyUI it belongs into.
         name: file name.
         group: "demo" is written when nothing is asked for; "bench" has real widths; "gguf" is in ggml's
-            block types, "formats" in the other storage formats; "bad" must be refused.
+            block types, "formats" in the other storage formats; "bad" must be refused. The others are named
+            after the models in them (`family_files`).
         write: writes the file for a seed.
     """
 
@@ -47,7 +46,7 @@ class TinyFile:
 def write_dit(path: Path, seed: int, *, size: specs.DiTSize | None = None, dtype: torch.dtype) -> None:
     """Write a text-to-video transformer; the values depend on the seed, not on the dtype."""
     shapes = specs.dit(size or specs.DiTSize())
-    _save(fill.tensors(shapes, file="dit", seed=seed, dtype=dtype), path)
+    save(fill.tensors(shapes, file="dit", seed=seed, dtype=dtype), path)
 
 
 def write_umt5(path: Path, seed: int, *, is_hf: bool, dtype: torch.dtype) -> None:
@@ -56,12 +55,12 @@ def write_umt5(path: Path, seed: int, *, is_hf: bool, dtype: torch.dtype) -> Non
     if is_hf:
         tensors = {specs.umt5_hf_name(key): tensor for key, tensor in tensors.items()}
         tensors["spiece_model"] = spiece.as_tensor(spiece.train())
-    _save(tensors, path)
+    save(tensors, path)
 
 
 def write_wan21_vae(path: Path, seed: int, *, dtype: torch.dtype) -> None:
     """Write a Wan 2.1 VAE."""
-    _save(fill.tensors(specs.wan21_vae(specs.VAESize()), file="vae", seed=seed, dtype=dtype), path)
+    save(fill.tensors(specs.wan21_vae(specs.VAESize()), file="vae", seed=seed, dtype=dtype), path)
 
 
 FILES: tuple[TinyFile, ...] = (
@@ -108,6 +107,11 @@ FILES: tuple[TinyFile, ...] = (
     TinyFile("text_encoders", "bad_dit_as_umt5.safetensors", BAD, bad.transformer),
     TinyFile("text_encoders", "bad_plain_t5.safetensors", BAD, bad.plain_t5),
     TinyFile("text_encoders", "bad_evil_umt5.pth", BAD, bad.evil_pickle),
+    *(
+        TinyFile(folder, name, group, write)
+        for group, makers in family_files.MAKERS.items()
+        for (folder, name), write in makers.items()
+    ),
     *(TinyFile(folder, name, GGUF, write) for (folder, name), write in gguf.MAKERS.items()),
     *(TinyFile(folder, name, FORMATS, write) for (folder, name), write in formats.MAKERS.items()),
     *(
@@ -156,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[DEMO],
         metavar="NAME",
-        help="file names or groups (demo, bench, gguf, formats, bad) instead of the demo set",
+        help=f"file names or groups ({', '.join(_groups())}) instead of the demo set",
     )
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
@@ -169,8 +173,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Replace the file in one step: a program that has the old one mapped keeps it."""
-    unfinished = path.with_name(path.name + ".part")
-    save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-    os.replace(unfinished, path)
+def _groups() -> list[str]:
+    return list(dict.fromkeys(file.group for file in FILES))

@@ -22,6 +22,8 @@ class DiTSize:
         text_width: width of the text encoder (4096).
         in_channels: latent channels plus those of image conditions.
         out_channels: latent channels.
+        has_image_branch: cross-attention has keys and values for CLIP image tokens (Wan 2.1 I2V).
+        image_width: width of the CLIP image encoder.
     """
 
     width: int = 256
@@ -30,6 +32,8 @@ class DiTSize:
     text_width: int = 256
     in_channels: int = 16
     out_channels: int = 16
+    has_image_branch: bool = False
+    image_width: int = 1280
 
 
 @dataclass(frozen=True)
@@ -57,21 +61,21 @@ class VAESize:
 
 
 def dit(size: DiTSize) -> Shapes:
-    """A text-to-video transformer."""
+    """A transformer for text and, by its input channels and its image branch, an image."""
     width = size.width
     shapes: Shapes = {
-        **_weights("patch_embedding", width, size.in_channels, 1, 2, 2),
-        **_weights("text_embedding.0", width, size.text_width),
-        **_weights("text_embedding.2", width, width),
-        **_weights("time_embedding.0", width, 256),
-        **_weights("time_embedding.2", width, width),
-        **_weights("time_projection.1", 6 * width, width),
+        **weights("patch_embedding", width, size.in_channels, 1, 2, 2),
+        **weights("text_embedding.0", width, size.text_width),
+        **weights("text_embedding.2", width, width),
+        **weights("time_embedding.0", width, 256),
+        **weights("time_embedding.2", width, width),
+        **weights("time_projection.1", 6 * width, width),
     }
     for number in range(size.layers):
-        shapes.update(_prefixed(f"blocks.{number}.", _dit_block(size)))
+        shapes.update(prefixed(f"blocks.{number}.", dit_block(size)))
     shapes["head.modulation"] = (1, 2, width)
-    shapes.update(_weights("head.head", 4 * size.out_channels, width))
-    return shapes
+    shapes.update(weights("head.head", 4 * size.out_channels, width))
+    return {**shapes, **_image_projection(size)} if size.has_image_branch else shapes
 
 
 def umt5(size: UMT5Size) -> Shapes:
@@ -89,7 +93,7 @@ def umt5(size: UMT5Size) -> Shapes:
             "ffn.fc2.weight": (width, size.feed_forward),
             "pos_embedding.embedding.weight": (size.buckets, size.heads),
         }
-        shapes.update(_prefixed(f"blocks.{number}.", block))
+        shapes.update(prefixed(f"blocks.{number}.", block))
     return shapes
 
 
@@ -120,39 +124,53 @@ def wan21_vae(size: VAESize) -> Shapes:
     latent = size.latent_channels
     widths = [size.base, *(size.base * multiplier for multiplier in size.multipliers)]
     return {
-        **_prefixed("encoder.", _vae_encoder(size, widths)),
-        **_weights("conv1", 2 * latent, 2 * latent, 1, 1, 1),
-        **_weights("conv2", latent, latent, 1, 1, 1),
-        **_prefixed("decoder.", _vae_decoder(size, widths)),
+        **prefixed("encoder.", _vae_encoder(size, widths)),
+        **weights("conv1", 2 * latent, 2 * latent, 1, 1, 1),
+        **weights("conv2", latent, latent, 1, 1, 1),
+        **prefixed("decoder.", _vae_decoder(size, widths)),
     }
 
 
-def _dit_block(size: DiTSize) -> Shapes:
+def dit_block(size: DiTSize) -> Shapes:
+    """One block of a transformer."""
     width = size.width
     shapes: Shapes = {"modulation": (1, 6, width)}
     for attention in ("self_attn", "cross_attn"):
         for name in "qkvo":
-            shapes.update(_weights(f"{attention}.{name}", width, width))
+            shapes.update(weights(f"{attention}.{name}", width, width))
         shapes[f"{attention}.norm_q.weight"] = shapes[f"{attention}.norm_k.weight"] = (width,)
+    if size.has_image_branch:
+        shapes.update(weights("cross_attn.k_img", width, width))
+        shapes.update(weights("cross_attn.v_img", width, width))
+        shapes["cross_attn.norm_k_img.weight"] = (width,)
     shapes["norm3.weight"] = shapes["norm3.bias"] = (width,)
-    shapes.update(_weights("ffn.0", size.feed_forward, width))
-    shapes.update(_weights("ffn.2", width, size.feed_forward))
+    shapes.update(weights("ffn.0", size.feed_forward, width))
+    shapes.update(weights("ffn.2", width, size.feed_forward))
     return shapes
+
+
+def _image_projection(size: DiTSize) -> Shapes:
+    return {
+        **norm("img_emb.proj.0", size.image_width),
+        **weights("img_emb.proj.1", size.image_width, size.image_width),
+        **weights("img_emb.proj.3", size.width, size.image_width),
+        **norm("img_emb.proj.4", size.width),
+    }
 
 
 def _vae_encoder(size: VAESize, widths: list[int]) -> Shapes:
     layers: list[Shapes] = []
     for level, (narrow, wide) in enumerate(itertools.pairwise(widths)):
-        layers.append(_residual_block(narrow, wide))
-        layers += [_residual_block(wide, wide)] * (size.residual_blocks - 1)
+        layers.append(residual_block(narrow, wide))
+        layers += [residual_block(wide, wide)] * (size.residual_blocks - 1)
         if level < len(size.halves_time):
-            layers.append(_resampler(wide, wide, time_channels=wide if size.halves_time[level] else 0))
+            layers.append(resampler(wide, wide, time_channels=wide if size.halves_time[level] else 0))
     return {
-        **_weights("conv1", widths[0], 3, 3, 3, 3),
-        **_numbered("downsamples", layers),
-        **_vae_middle(widths[-1]),
+        **weights("conv1", widths[0], 3, 3, 3, 3),
+        **numbered("downsamples", layers),
+        **vae_middle(widths[-1]),
         "head.0.gamma": (widths[-1], 1, 1, 1),
-        **_weights("head.2", 2 * size.latent_channels, widths[-1], 3, 3, 3),
+        **weights("head.2", 2 * size.latent_channels, widths[-1], 3, 3, 3),
     }
 
 
@@ -162,58 +180,69 @@ def _vae_decoder(size: VAESize, widths: list[int]) -> Shapes:
     layers: list[Shapes] = []
     incoming = outward[0]
     for level, width in enumerate(outward):
-        layers.append(_residual_block(incoming, width))
-        layers += [_residual_block(width, width)] * size.residual_blocks
+        layers.append(residual_block(incoming, width))
+        layers += [residual_block(width, width)] * size.residual_blocks
         if level < len(doubles_time):
             incoming = width // 2  # the upsampler halves the channels
-            layers.append(_resampler(incoming, width, time_channels=2 * width if doubles_time[level] else 0))
+            layers.append(resampler(incoming, width, time_channels=2 * width if doubles_time[level] else 0))
     return {
-        **_weights("conv1", outward[0], size.latent_channels, 3, 3, 3),
-        **_vae_middle(outward[0]),
-        **_numbered("upsamples", layers),
+        **weights("conv1", outward[0], size.latent_channels, 3, 3, 3),
+        **vae_middle(outward[0]),
+        **numbered("upsamples", layers),
         "head.0.gamma": (outward[-1], 1, 1, 1),
-        **_weights("head.2", 3, outward[-1], 3, 3, 3),
+        **weights("head.2", 3, outward[-1], 3, 3, 3),
     }
 
 
-def _vae_middle(width: int) -> Shapes:
+def vae_middle(width: int) -> Shapes:
+    """The middle of an encoder or decoder: attention between two blocks."""
     attention: Shapes = {
         "norm.gamma": (width, 1, 1),
-        **_weights("to_qkv", 3 * width, width, 1, 1),
-        **_weights("proj", width, width, 1, 1),
+        **weights("to_qkv", 3 * width, width, 1, 1),
+        **weights("proj", width, width, 1, 1),
     }
-    return _numbered("middle", [_residual_block(width, width), attention, _residual_block(width, width)])
+    return numbered("middle", [residual_block(width, width), attention, residual_block(width, width)])
 
 
-def _residual_block(incoming: int, outgoing: int) -> Shapes:
+def residual_block(incoming: int, outgoing: int) -> Shapes:
+    """One block of a VAE."""
     shapes: Shapes = {
         "residual.0.gamma": (incoming, 1, 1, 1),
-        **_weights("residual.2", outgoing, incoming, 3, 3, 3),
+        **weights("residual.2", outgoing, incoming, 3, 3, 3),
         "residual.3.gamma": (outgoing, 1, 1, 1),
-        **_weights("residual.6", outgoing, outgoing, 3, 3, 3),
+        **weights("residual.6", outgoing, outgoing, 3, 3, 3),
     }
     if incoming != outgoing:
-        shapes.update(_weights("shortcut", outgoing, incoming, 1, 1, 1))
+        shapes.update(weights("shortcut", outgoing, incoming, 1, 1, 1))
     return shapes
 
 
-def _resampler(outgoing: int, incoming: int, *, time_channels: int) -> Shapes:
-    shapes = _weights("resample.1", outgoing, incoming, 3, 3)
+def resampler(outgoing: int, incoming: int, *, time_channels: int) -> Shapes:
+    """A change of size by two; `time_channels` of the convolution over time, 0 without one."""
+    shapes = weights("resample.1", outgoing, incoming, 3, 3)
     if time_channels:
-        shapes.update(_weights("time_conv", time_channels, incoming, 3, 1, 1))
+        shapes.update(weights("time_conv", time_channels, incoming, 3, 1, 1))
     return shapes
 
 
-def _weights(name: str, *shape: int) -> Shapes:
+def weights(name: str, *shape: int) -> Shapes:
+    """A weight of this shape and a bias of its first dimension."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
-def _prefixed(prefix: str, shapes: Shapes) -> Shapes:
+def norm(name: str, width: int) -> Shapes:
+    """A norm with weight and bias."""
+    return weights(name, width)
+
+
+def prefixed(prefix: str, shapes: Shapes) -> Shapes:
+    """The same shapes under longer names."""
     return {prefix + key: shape for key, shape in shapes.items()}
 
 
-def _numbered(name: str, layers: list[Shapes]) -> Shapes:
+def numbered(name: str, layers: list[Shapes]) -> Shapes:
+    """Layers under ``name.0``, ``name.1``, ..."""
     joined: Shapes = {}
     for number, layer in enumerate(layers):
-        joined.update(_prefixed(f"{name}.{number}.", layer))
+        joined.update(prefixed(f"{name}.{number}.", layer))
     return joined
