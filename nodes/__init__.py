@@ -24,6 +24,8 @@ GROUPS = (
     "text",
     "vae",
     "embeds",
+    "clip_vision",
+    "image_to_video",
     "image",
     "latent",
     "schedules",

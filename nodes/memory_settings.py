@@ -75,13 +75,20 @@ class MemorySettings:
         """What the user chose."""
         return self.block_swap.memory_mode
 
-    def min_streamed(self, blocks: int) -> int:
-        """Blocks that are streamed in any case: the larger of the two demands, at most all."""
+    def min_streamed(self, blocks: int, side_blocks: int = 0) -> int:
+        """Blocks that are streamed in any case: the larger of the two demands, at most all.
+
+        Args:
+            blocks: of the model.
+            side_blocks: of its side networks (VACE).
+        """
         if self.mode == "resident":
             return 0
         if self.mode == "stream":
-            return blocks
-        return min(max(self.block_swap.blocks_to_swap, self.vram_management.streamed(blocks)), blocks)
+            return blocks + side_blocks
+        own = max(self.block_swap.blocks_to_swap, self.vram_management.streamed(blocks))
+        beside = max(self.block_swap.vace_blocks_to_swap, self.vram_management.streamed(side_blocks))
+        return min(own, blocks) + min(beside, side_blocks)
 
     def notices(self, blocks: int) -> list[str]:
         """Sentences on what cannot be meant literally for a model of so many blocks."""

@@ -11,9 +11,8 @@ import torch
 
 from ..wanvideo.attention.registry import check_available
 from ..wanvideo.errors import InputError, NotYetError, WanError
-from ..wanvideo.families import discover
+from ..wanvideo.families import extend
 from ..wanvideo.load import LoadedTransformer, load_transformer
-from ..wanvideo.transformer.model import WanTransformer
 from ..wanvideo.transformer.norms import RMS_NORM_FUNCTIONS
 from ..wanvideo.weights.checkpoint import Checkpoint
 from ..wanvideo.weights.conversion import Scaling
@@ -240,7 +239,7 @@ class _Source:
             compute_dtype=self.compute_dtype,
             conversion=replace(conversion, scaling=self.scaling) if conversion else None,
             extras=[Checkpoint.open(extra) for extra in self.extras],
-            extend=_extend,
+            extend=extend,
         )
 
 
@@ -261,13 +260,6 @@ def _sums_in_fp16(node: type[WanNode], base_precision: str) -> bool:
     return problem is None
 
 
-def _extend(transformer: WanTransformer, checkpoint: Checkpoint) -> None:
-    for family in discover():
-        spec = family.detect(checkpoint)
-        if spec is not None:
-            family.extend(transformer, spec)
-
-
 def _load(node: type[WanNode], source: _Source) -> WanVideoModel:
     loaded = source.open()
     transformer, device = loaded.transformer, compute_device()
@@ -279,8 +271,8 @@ def _load(node: type[WanNode], source: _Source) -> WanVideoModel:
             warn(node, f"quantization: {report}")
     residency = ModelResidency(
         transformer,
-        list(transformer.blocks),
-        embedders=[transformer.text_embedding, transformer.time_embedding, transformer.time_projection],
+        [stage.block for stage in transformer.stages()],
+        embedders=transformer.embedders(),
         pin=pinning_for(transformer),
     )
     managed = ManagedBlocks(residency, load_device=device, offload_device=offload_device())

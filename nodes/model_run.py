@@ -21,7 +21,7 @@ from ..wanvideo.transformer.program import (
 )
 from ..wanvideo.weights.matmul_precision import fp16_accumulation
 from ..wanvideo.weights.plan import MemoryPlan
-from .host import evict, is_out_of_memory, load, preferred_residency, say
+from .host import ManagedModel, evict, is_out_of_memory, load, preferred_residency, say
 from .run_plan import RunPlan
 from .wan_model import WanVideoModel
 
@@ -53,12 +53,21 @@ class PlannedRun:
         model: to run.
         plan: where its weights are.
         force_offload: take the model off its device afterwards, unless it is to stay there.
+        companions: networks that are on the device with it.
     """
 
-    def __init__(self, model: WanVideoModel, plan: RunPlan, *, force_offload: bool) -> None:
+    def __init__(
+        self,
+        model: WanVideoModel,
+        plan: RunPlan,
+        *,
+        force_offload: bool,
+        companions: Sequence[ManagedModel] = (),
+    ) -> None:
         self._model = model
         self._plan = plan
         self._force_offload = force_offload
+        self._companions = tuple(companions)
         self._passes = 0
 
     def walk(
@@ -98,9 +107,9 @@ class PlannedRun:
             log.debug("out of memory: %s", error)
         finally:
             if self._leaves_device():
-                evict(self._model.managed)
+                self._evict()
         # Outside the handler: the error keeps the frames and with them the tensors that filled the device.
-        evict(self._model.managed)
+        self._evict()
         raise self._out_of_memory()
 
     def _announce(self) -> None:
@@ -114,7 +123,13 @@ class PlannedRun:
     def _load(self) -> None:
         plan = self._plan.memory
         self._model.residency.apply(plan)
-        load(self._model.managed, memory_required=plan.device_bytes - plan.weight_bytes)
+        beside = sum(companion.model_size() for companion in self._companions)
+        required = max(0, plan.device_bytes - plan.weight_bytes - beside)
+        load(self._model.managed, *self._companions, memory_required=required)
+
+    def _evict(self) -> None:
+        for managed in (self._model.managed, *self._companions):
+            evict(managed)
 
     def _leaves_device(self) -> bool:
         stays = self._model.memory.stays_on_device or preferred_residency() == "resident"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..wanvideo.attention.registry import AUTO, LAYOUT_MODES
-from ..wanvideo.conditioning.geometry import VideoGeometry
+from ..wanvideo.generation import RunSize
 from ..wanvideo.transformer.memory import activation_bytes, row_chunks_for
 from ..wanvideo.weights.device_speed import block_seconds, device_speed
 from ..wanvideo.weights.plan import (
@@ -45,16 +45,22 @@ class RunPlan:
     embedders_stay: bool
 
 
-def plan_run(model: WanVideoModel, geometry: VideoGeometry, *, rope_function: str) -> RunPlan:
+def plan_run(model: WanVideoModel, size: RunSize, *, rope_function: str, companion_bytes: int = 0) -> RunPlan:
     """Where the blocks are in a run, and into how many chunks their rows are split.
 
     Other models are evicted as far as this run needs their room.
+
+    Args:
+        model: to run.
+        size: of the run.
+        rope_function: one of ``rope.ROPE_FUNCTIONS``.
+        companion_bytes: of networks that are on the device with the model.
 
     Raises:
         NotEnoughMemoryError: it does not fit, whatever is streamed.
     """
     transformer = model.transformer
-    config, dtype, tokens = transformer.config, transformer.compute_dtype, geometry.tokens
+    config, dtype, tokens = transformer.config, transformer.compute_dtype, size.tokens
     is_whole = any(mode in LAYOUT_MODES for mode in model.attention.modes())
 
     def activation(row_chunks: int) -> int:
@@ -73,10 +79,13 @@ def plan_run(model: WanVideoModel, geometry: VideoGeometry, *, rope_function: st
         row_chunks=row_chunks_for(tokens, rope_function=rope_function),
         tokens=tokens,
         embedder_bytes=model.residency.embedder_bytes,
-        workspace_bytes=expanded_bytes(transformer.blocks, dtype) + _attention_bytes(model, tokens),
+        workspace_bytes=expanded_bytes((stage.block for stage in transformer.stages()), dtype)
+        + _attention_bytes(model, tokens)
+        + size.working_bytes
+        + companion_bytes,
         compute_seconds=block_seconds(config, tokens, speed),
         copy_seconds=max(sizes, default=0) / speed.copy_rate,
-        frames=geometry.frames,
+        frames=size.frames,
     )
     return _plan(model, request)
 
@@ -98,14 +107,15 @@ def plan_loading(model: WanVideoModel) -> RunPlan:
 
 
 def _plan(model: WanVideoModel, request: MemoryRequest) -> RunPlan:
-    settings, blocks = model.memory, len(request.block_bytes)
+    settings, blocks = model.memory, len(model.transformer.blocks)
+    side_blocks = len(request.block_bytes) - blocks
     if model.managed.load_device.type == "cpu":
         everything = replace(request, free_bytes=UNLIMITED, mode="resident", embedders_stay=True)
         return RunPlan(plan_memory(everything), embedders_stay=True)
     request = replace(
         request,
         slots=settings.block_swap.slots,
-        minimum_streamed=settings.min_streamed(blocks),
+        minimum_streamed=settings.min_streamed(blocks, side_blocks),
         headroom_bytes=max(HEADROOM_BYTES, reserved_bytes()),
     )
     request = replace(request, free_bytes=free_for(model.managed, _wanted_bytes(request)))

@@ -17,7 +17,9 @@ from ..wanvideo.generation import (
     Generated,
     GenerationRequest,
     InitialVideo,
+    check_request,
     generate,
+    run_size,
     spatial_stride,
 )
 from ..wanvideo.sampling.plan import SamplingPlan, SolverHistoryMode
@@ -31,11 +33,13 @@ from .model_run import PlannedRun, chosen_program
 from .run_plan import plan_run
 from .run_watcher import Watcher
 from .scheduler import RopeSelection, SelectedSchedule, sigma_values
-from .sockets import ImageEmbeds
+from .sockets import AttachedInput, ImageEmbeds
 from .wan_model import WanVideoModel
 
 log = logging.getLogger(__name__)
 
+DECODE_PLAN = "decode_plan"  # key of a LATENT
+ATTACHED_INPUTS = ("uni3c_embeds",)
 LATER_INPUTS = {
     "feta_args": "Enhance-A-Video",
     "context_options": "context windows",
@@ -44,7 +48,6 @@ LATER_INPUTS = {
     "loop_args": "looping",
     "unianimate_poses": "UniAnimate",
     "fantasytalking_embeds": "FantasyTalking",
-    "uni3c_embeds": "Uni3C",
     "multitalk_embeds": "MultiTalk",
     "freeinit_args": "FreeInit",
 }
@@ -93,7 +96,9 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
     _refuse_later_inputs(inputs)
     model = inputs.model
     config = model.transformer.config
-    request = _request(inputs, _geometry(inputs.image_embeds, spatial_stride(config)))
+    attached = _attached(inputs)
+    request = _request(inputs, _geometry(inputs.image_embeds, spatial_stride(config)), attached)
+    check_request(model.transformer, request)
     attention = prepare(
         model.attention,
         model.managed.load_device,
@@ -101,8 +106,14 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
         host_backends=HOST_BACKENDS,
     )
     rope = _rope(inputs, request.geometry)
-    plan = plan_run(model, request.geometry, rope_function=rope.function)
-    run = PlannedRun(model, plan, force_offload=inputs.force_offload)
+    companions = [companion for each in attached for companion in each.companions]
+    plan = plan_run(
+        model,
+        run_size(model.transformer, request),
+        rope_function=rope.function,
+        companion_bytes=sum(companion.model_size() for companion in companions),
+    )
+    run = PlannedRun(model, plan, force_offload=inputs.force_offload, companions=companions)
     program = chosen_program(model)
     options = RunOptions(
         attention=attention.attention,
@@ -129,7 +140,7 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
 
     generated = run.compute(sample, program.scope())
     watcher.finish()
-    return io.NodeOutput(_latent(generated), {"samples": generated.denoised})
+    return io.NodeOutput(_latent(generated), _decodable(generated.denoised, generated))
 
 
 def _refuse_later_inputs(inputs: SamplerInputs) -> None:
@@ -140,6 +151,14 @@ def _refuse_later_inputs(inputs: SamplerInputs) -> None:
             raise NotYetError(name, what, "disconnect this input")
 
 
+def _attached(inputs: SamplerInputs) -> list[AttachedInput]:
+    values = [getattr(inputs, name) for name in ATTACHED_INPUTS]
+    for name, value in zip(ATTACHED_INPUTS, values, strict=True):
+        if value is not None and not isinstance(value, AttachedInput):
+            raise InputError(name, f"got {type(value).__name__}; use the node of this pack")
+    return [value for value in values if value is not None]
+
+
 def _geometry(embeds: ImageEmbeds, stride: int) -> VideoGeometry:
     geometry, changes = embeds.geometry.for_stride(stride)
     if changes:
@@ -148,7 +167,9 @@ def _geometry(embeds: ImageEmbeds, stride: int) -> VideoGeometry:
     return geometry
 
 
-def _request(inputs: SamplerInputs, geometry: VideoGeometry) -> GenerationRequest:
+def _request(
+    inputs: SamplerInputs, geometry: VideoGeometry, attached: Sequence[AttachedInput]
+) -> GenerationRequest:
     selected = _select(inputs)
     if inputs.batched_cfg:
         log.info("batched_cfg: the passes run one after the other; the result is the same")
@@ -160,7 +181,7 @@ def _request(inputs: SamplerInputs, geometry: VideoGeometry) -> GenerationReques
         cfg=inputs.cfg,
         seed=inputs.seed,
         initial=_initial(inputs),
-        inputs=inputs.image_embeds.inputs,
+        inputs={**inputs.image_embeds.inputs, **{each.name: each.value for each in attached}},
         filters=inputs.experimental_args.filters if inputs.experimental_args else (),
         solver_history=inputs.solver_history or "restart",
     )
@@ -242,7 +263,14 @@ def _describe(
 
 
 def _latent(generated: Generated) -> dict[str, Any]:
-    latent: dict[str, Any] = {"samples": generated.latent, "generator_state": generated.generator_state}
+    latent = _decodable(generated.latent, generated)
+    latent["generator_state"] = generated.generator_state
     if generated.solver_state is not None:
         latent["solver_state"] = generated.solver_state
     return latent
+
+
+def _decodable(samples: Tensor, generated: Generated) -> dict[str, Any]:
+    """A LATENT that says which of its frames are not plainly part of the video."""
+    plan = generated.decode
+    return {"samples": samples} if plan.is_plain else {"samples": samples, DECODE_PLAN: plan}

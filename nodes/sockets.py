@@ -50,6 +50,10 @@ SamplerExtra = io.Custom("WANVIDSAMPLEREXTRAARGS")
 SchedulerSocket = io.Custom("WANVIDEOSCHEDULER")
 SamplerSettings = io.Custom("SAMPLER_ARGS")
 PromptExtender = io.Custom("WANVIDEOPROMPTEXTENDER_ARGS")
+ClipEmbedsSocket = io.Custom("WANVIDIMAGE_CLIPEMBEDS")
+CameraPoses = io.Custom("CAMERACTRL_POSES")
+ControlNet = io.Custom("WANVIDEOCONTROLNET")
+AddedConditions = io.Custom("ADD_COND_LATENTS")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,21 @@ class ImageEmbeds:
     def with_input(self, name: str, value: FamilyInput) -> ImageEmbeds:
         """These embeds with one more family input."""
         return ImageEmbeds(self.geometry, MappingProxyType({**self.inputs, name: value}))
+
+
+@dataclass(frozen=True)
+class AttachedInput:
+    """A family input that goes to the sampler by a socket of its own, and the networks that serve it.
+
+    Args:
+        name: of the input.
+        value: the input.
+        companions: brought to their device with the model for each run.
+    """
+
+    name: str
+    value: FamilyInput
+    companions: tuple[ManagedModel, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,5 +37,5 @@ class Denoiser:
     def __call__(self, pass_name: str, latent: Tensor, timestep: float, step: int) -> Tensor:
         """Velocity ``[B, C, T, H, W]`` in float32 of a normalised latent at ``timestep`` (0 to 1000)."""
         conditioning = self._passes[pass_name].active(step, self._total_steps)
-        self._run.step = step
-        return self._model(latent, (timestep,), conditioning, self._run)
+        self._run.begin_evaluation(latent, timestep, step)
+        return self._model(latent, conditioning.frame_timesteps(timestep), conditioning, self._run)

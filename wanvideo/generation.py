@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from . import request_checks
 from .conditioning.conditioning import Conditioning, FamilyInput
+from .conditioning.decode_plan import DecodePlan, merged
 from .conditioning.geometry import VideoGeometry
+from .conditioning.run_setup import RunSetup
 from .conditioning.text import TextEmbeds
 from .denoiser import Denoiser
-from .errors import InputError
+from .passes import conditions, guidance_of, levels_of, used_passes
 from .sampling.edits import InpaintMask, LatentEdit
 from .sampling.filters import Filter
-from .sampling.guidance import NEGATIVE, POSITIVE, Guidance, cfg_guidance
+from .sampling.guidance import Guidance, GuidanceLevel
 from .sampling.noise import StartLatent, start_latent
 from .sampling.plan import SamplingPlan, SolverHistoryMode
 from .sampling.sampler import Observer, SampleResult, sample
@@ -90,17 +93,60 @@ class Generated:
         denoised: the clean estimate of the last step.
         generator_state: of the noise generator, to go on from here.
         solver_state: of the solver, to go on from here; only with ``solver_history`` "continue".
+        decode: what a decoder has to know of the latents.
     """
 
     latent: Tensor
     denoised: Tensor
     generator_state: Tensor
     solver_state: SolverHistory | None
+    decode: DecodePlan = field(default=DecodePlan())
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """What a run demands of memory beside the weights.
+
+    Args:
+        tokens: length of the sequence.
+        working_bytes: of inputs, during a forward.
+        frames: pixel frames, those of leading and trailing latents included.
+    """
+
+    tokens: int
+    working_bytes: int
+    frames: int
 
 
 def spatial_stride(config: WanConfig) -> int:
     """Pixels per latent of the VAE that goes with a transformer."""
     return 16 if config.out_channels == WIDE_LATENT_CHANNELS else 8
+
+
+def check_request(model: WanTransformer, request: GenerationRequest) -> None:
+    """Refuse a request that this model cannot serve; touches no weight.
+
+    Raises:
+        InputError: inputs that do not fit each other or the model.
+    """
+    request_checks.check_inputs(model, request.inputs)
+    request_checks.check_channels(model, request.inputs)
+    request_checks.check_text(model.config, request.text)
+    setup = _setup(model.config, request, "cpu")
+    for value in _accepted(model, request).values():
+        value.check(setup)
+    plan_generation(request)
+
+
+def run_size(model: WanTransformer, request: GenerationRequest) -> RunSize:
+    """What a request demands of memory beside the weights."""
+    inputs = _accepted(model, request).values()
+    setup = _setup(model.config, request, "cpu")
+    geometry = request.geometry.with_latent_frames(setup.latent_frames)
+    tokens = geometry.tokens + sum(value.extra_tokens(geometry) for value in inputs)
+    value_bytes = model.compute_dtype.itemsize
+    working = sum(value.working_bytes(tokens, model.config, value_bytes) for value in inputs)
+    return RunSize(tokens, working, geometry.frames)
 
 
 def plan_generation(request: GenerationRequest) -> SamplingPlan:
@@ -109,16 +155,9 @@ def plan_generation(request: GenerationRequest) -> SamplingPlan:
     Raises:
         InputError: guidance without a negative prompt, or values the plan refuses.
     """
-    first, end = request.steps
-    return SamplingPlan(
-        schedule=request.schedule,
-        first_step=first,
-        end_step=end,
-        guidance=_guidance(request),
-        seed=request.seed,
-        filters=request.filters,
-        solver_history=request.solver_history,
-    )
+    levels = _levels(request)
+    passes = conditions(levels, geometry=request.geometry, text=request.text, inputs=request.inputs)
+    return _plan(request, guidance_of(levels, passes))
 
 
 def generate(
@@ -144,75 +183,88 @@ def generate(
         InputError: inputs that do not fit each other or the model.
         NotFiniteError: the latent became NaN or infinite.
     """
-    config = model.config
-    _check_families(model, request)
-    _check_channels(config, request)
-    _check_text(config, request.text)
-    plan = plan_generation(request)
-    space = latent_space_for(config.out_channels)
-    start = _start(request, plan, space)
-    describe(plan)
-    run, passes = RunState(options), _passes(request)
+    check_request(model, request)
     with torch.inference_mode():
-        model.prepare_run(run, plan.timesteps, [passes[name] for name in _used_passes(plan.guidance)])
+        setup = _setup(model.config, request, device)
+        inputs = {name: value.prepared(setup) for name, value in _accepted(model, request).items()}
+        geometry = request.geometry.with_latent_frames(setup.latent_frames)
+        levels = _levels(request)
+        passes = conditions(levels, geometry=geometry, text=request.text, inputs=inputs)
+        plan = _plan(request, guidance_of(levels, passes))
+        start = _start(request, plan, setup)
+        describe(plan)
+        run = RunState(options)
+        used = [passes[name] for name in used_passes(plan.guidance)]
+        model.prepare_run(run, _timesteps(plan, used), used)
         result = sample(
             Denoiser(model, passes, run, total_steps=plan.count),
             start.x.to(device),
             plan,
             generator=start.generator,
             observer=observer,
-            edits=_edits(request, start, space),
+            edits=[*_inpainting(request, start, setup), *(e for v in inputs.values() for e in v.edits())],
             solver_state=request.initial.solver_state if request.initial else None,
         )
-        return _generated(result, space)
+        decode = merged((value.decode_plan() for value in inputs.values()), setup.latent_frames)
+        return _generated(result, setup.space, decode)
 
 
-def _generated(result: SampleResult, space: LatentSpace) -> Generated:
+def _accepted(model: WanTransformer, request: GenerationRequest) -> dict[str, FamilyInput]:
+    """The inputs without those that are optional and that this model has no use for."""
+    known = model.accepted_inputs()
+    return {name: value for name, value in request.inputs.items() if name in known or not value.uses_model}
+
+
+def _setup(config: WanConfig, request: GenerationRequest, device: torch.device | str) -> RunSetup:
+    return RunSetup(
+        config,
+        request.geometry,
+        latent_space_for(config.out_channels),
+        leading_frames=max((value.leading_frames for value in request.inputs.values()), default=0),
+        trailing_frames=max((value.trailing_frames for value in request.inputs.values()), default=0),
+        device=torch.device(device),
+    )
+
+
+def _levels(request: GenerationRequest) -> tuple[GuidanceLevel, ...]:
+    return levels_of(request.cfg, request.inputs, request.steps[1] - request.steps[0])
+
+
+def _plan(request: GenerationRequest, guidance: Guidance) -> SamplingPlan:
+    first, end = request.steps
+    return SamplingPlan(
+        schedule=request.schedule,
+        first_step=first,
+        end_step=end,
+        guidance=guidance,
+        seed=request.seed,
+        filters=request.filters,
+        solver_history=request.solver_history,
+    )
+
+
+def _timesteps(plan: SamplingPlan, passes: Sequence[Conditioning]) -> list[float]:
+    """Every timestep a forward of the run can ask for."""
+    return [each for t in plan.timesteps for one in passes for each in (t, *one.frame_timesteps(t))]
+
+
+def _generated(result: SampleResult, space: LatentSpace, decode: DecodePlan) -> Generated:
     return Generated(
         latent=space.denormalise(result.latent.float()).cpu(),
         denoised=space.denormalise(result.denoised.float()).cpu(),
         generator_state=result.generator_state,
         solver_state=result.solver_state.to("cpu") if result.solver_state else None,
+        decode=decode,
     )
 
 
-def _guidance(request: GenerationRequest) -> Guidance:
-    guidance = cfg_guidance(request.cfg, request.steps[1] - request.steps[0])
-    uses_negative = any(NEGATIVE in guidance.active(step) for step in range(guidance.steps))
-    text = request.text
-    if text is not None and text.prompt_embeds and not text.negative_prompt_embeds and uses_negative:
-        raise InputError(
-            "text_embeds",
-            "no negative prompt was encoded, and cfg is not 1; connect a negative prompt "
-            "(an empty one will do) or set cfg to 1",
-        )
-    prompts = _prompts(text)
-    return guidance.sharing_equal(lambda name: tuple(id(prompt) for prompt in prompts[name]))
-
-
-def _prompts(text: TextEmbeds | None) -> dict[str, tuple[Tensor, ...]]:
-    if text is None:
-        return {POSITIVE: (), NEGATIVE: ()}
-    return {POSITIVE: tuple(text.prompt_embeds), NEGATIVE: tuple(text.negative_prompt_embeds)}
-
-
-def _passes(request: GenerationRequest) -> dict[str, Conditioning]:
-    return {
-        name: Conditioning(request.geometry, text=prompts, inputs=request.inputs)
-        for name, prompts in _prompts(request.text).items()
-    }
-
-
-def _used_passes(guidance: Guidance) -> list[str]:
-    return sorted({name for step in range(guidance.steps) for name in guidance.active(step)})
-
-
-def _start(request: GenerationRequest, plan: SamplingPlan, space: LatentSpace) -> StartLatent:
-    initial = request.initial
+def _start(request: GenerationRequest, plan: SamplingPlan, setup: RunSetup) -> StartLatent:
+    geometry = request.geometry.with_latent_frames(setup.latent_frames)
+    initial, space = request.initial, setup.space
     if initial is None:
-        return start_latent(request.geometry.latent_shape(space.channels), request.seed)
+        return start_latent(geometry.latent_shape(space.channels), request.seed)
     samples = space.normalise(initial.latent.float().cpu())
-    shape = request.geometry.latent_shape(space.channels, batch=samples.shape[0])
+    shape = geometry.latent_shape(space.channels, batch=samples.shape[0])
     return start_latent(
         shape,
         request.seed,
@@ -222,42 +274,9 @@ def _start(request: GenerationRequest, plan: SamplingPlan, space: LatentSpace) -
     )
 
 
-def _edits(request: GenerationRequest, start: StartLatent, space: LatentSpace) -> list[LatentEdit]:
+def _inpainting(request: GenerationRequest, start: StartLatent, setup: RunSetup) -> list[LatentEdit]:
     initial = request.initial
     if initial is None or initial.mask is None:
         return []
-    original = space.normalise(initial.latent.float().cpu())
+    original = setup.space.normalise(initial.latent.float().cpu())
     return [InpaintMask(initial.mask, original, start.noise)]
-
-
-def _check_families(model: WanTransformer, request: GenerationRequest) -> None:
-    unknown = sorted(set(request.inputs) - model.families())
-    if unknown:
-        raise InputError(
-            "image_embeds",
-            f"they carry an input for {', '.join(unknown)}, and this model has no weights for it; "
-            "load a model (or an extra model) of that family, or take the node out",
-        )
-
-
-def _check_channels(config: WanConfig, request: GenerationRequest) -> None:
-    if config.in_channels != config.out_channels and not request.inputs:
-        missing = config.in_channels - config.out_channels
-        raise InputError(
-            "image_embeds",
-            f"this model takes {config.in_channels} channels, {missing} of them from an image or control "
-            "video (image to video), and the image_embeds carry none; use WanVideo ImageToVideo Encode, "
-            "or load a text-to-video model",
-        )
-
-
-def _check_text(config: WanConfig, text: TextEmbeds | None) -> None:
-    if text is None:
-        return
-    for rows in (*text.prompt_embeds, *text.negative_prompt_embeds):
-        if rows.ndim != 2 or rows.shape[1] != config.text_width:
-            raise InputError(
-                "text_embeds",
-                f"the text rows have width {rows.shape[-1]}, this model expects {config.text_width}; "
-                "encode the prompt with the text encoder that belongs to the model (UMT5-XXL)",
-            )

@@ -17,6 +17,8 @@ from .weights.formats.expect import expect_formats, wan_linears
 from .weights.joined import joined, require_a_place
 from .weights.keys import canonical
 
+Extend = Callable[[WanTransformer, Checkpoint, ModelSpec], None]
+
 
 @dataclass(frozen=True)
 class LoadedTransformer:
@@ -32,7 +34,7 @@ def load_transformer(
     compute_dtype: torch.dtype,
     conversion: Conversion | None = None,
     extras: Sequence[Checkpoint] = (),
-    extend: Callable[[WanTransformer, Checkpoint], None] = lambda _model, _checkpoint: None,
+    extend: Extend = lambda _model, _checkpoint, _spec: None,
 ) -> LoadedTransformer:
     """Build the transformer a checkpoint holds and give it the file's tensors.
 
@@ -46,7 +48,7 @@ def load_transformer(
             more than 8 bit; None leaves them. `quantization.check_quantization` makes one.
         extras: opened files with further modules; their formats may differ from the model's.
         extend: lets model families add their modules before weights are assigned; it is given all files
-            as one.
+            as one, and what they are.
 
     Raises:
         ModelFileError: not a Wan transformer; its weights are missing, misshapen, not finite or in a format
@@ -59,7 +61,7 @@ def load_transformer(
         spec = spec_of(whole)
     with torch.device("meta"):
         transformer = WanTransformer(spec.config)
-        extend(transformer, whole)
+        extend(transformer, whole, spec)
     require_a_place(checkpoint, extras, transformer.state_dict().keys())
     if conversion is not None:
         linears = [f"{path}.weight" for path, _ in wan_linears(transformer) if "blocks." in path]

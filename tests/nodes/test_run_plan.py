@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_wanvideo.wanvideo.conditioning.geometry import VideoGeometry
+from comfyui_wanvideo.wanvideo.generation import RunSize
 from comfyui_wanvideo.wanvideo.weights.plan import MemoryRequest, NotEnoughMemoryError
 from comfyui_wanvideo.wanvideo.weights.residency import ModelResidency
 
@@ -82,7 +83,7 @@ def model(load_model, node_module, host):
 
 
 def plan(run_plan, model, geometry=SMALL):
-    return run_plan.plan_run(model, geometry, rope_function="comfy")
+    return run_plan.plan_run(model, RunSize(geometry.tokens, 0, geometry.frames), rope_function="comfy")
 
 
 def test_what_fits_is_resident(run_plan, manager, model):

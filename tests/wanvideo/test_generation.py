@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfyui_wanvideo.wanvideo.attention.sdpa import sdpa
+from comfyui_wanvideo.wanvideo.conditioning.conditioning import FamilyInput
 from comfyui_wanvideo.wanvideo.conditioning.geometry import VideoGeometry
 from comfyui_wanvideo.wanvideo.conditioning.text import TextEmbeds
 from comfyui_wanvideo.wanvideo.errors import InputError
@@ -138,7 +139,7 @@ def test_a_model_that_takes_image_channels_is_refused_without_them():
 
 def test_an_input_of_a_family_the_model_does_not_have_is_refused_by_name(model):
     with pytest.raises(InputError, match=r"image_embeds: .*ReCamMaster"):
-        run(model, request(inputs={"ReCamMaster": object()}))
+        run(model, request(inputs={"ReCamMaster": FamilyInput()}))
 
 
 def test_nan_in_the_prediction_is_said_at_its_step(model):

@@ -230,7 +230,7 @@ def test_a_conversion_leaves_a_quantised_file_as_it_is(files):
 def extend_with(name, form=DENSE):
     """A family that adds one linear layer to the model."""
 
-    def extend(model, _checkpoint):
+    def extend(model, _checkpoint, _spec):
         model.add_module(name, WanLinear(16, 16))
 
     return extend

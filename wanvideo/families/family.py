@@ -7,39 +7,30 @@ See docs/add-a-family.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import ClassVar
 
 from ..transformer.model import WanTransformer
 from ..weights.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class FamilySpec:
-    """What a family found in a checkpoint.
-
-    Args:
-        name: the family's name.
-        sizes: numbers it needs to build its modules (layers, channels, ...).
-    """
-
-    name: str
-    sizes: Mapping[str, int]
+from ..weights.detect import ModelSpec
 
 
 class Family:
     """Base class; a family overrides what it needs."""
 
-    name: str = ""
+    name: ClassVar[str] = ""
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    """Names of ``weights.capabilities``; a file with one of them is of this family."""
 
-    def detect(self, checkpoint: Checkpoint) -> FamilySpec | None:
-        """Whether the checkpoint carries this family's weights; reads key names and shapes only."""
-        del checkpoint
+    def is_in(self, spec: ModelSpec) -> bool:
+        """Whether a file is of this family, by key names and shapes only."""
+        return bool(self.capabilities & spec.capabilities)
 
-    def key_map(self, key: str) -> str | None:
-        """The module path of a key in the file; ``None`` drops it."""
-        return key
+    def extend(self, model: WanTransformer, checkpoint: Checkpoint, spec: ModelSpec) -> None:
+        """Add modules and fill extension points, on the meta device.
 
-    def extend(self, model: WanTransformer, spec: FamilySpec) -> None:
-        """Add modules and fill extension points, on the meta device."""
-        del model, spec
+        Args:
+            model: to extend; several families may extend the same.
+            checkpoint: all files of the model as one, with official key names; read shapes only.
+            spec: what they are.
+        """
+        del model, checkpoint, spec

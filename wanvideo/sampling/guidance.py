@@ -20,6 +20,7 @@ from .filters import Filter, Pair
 POSITIVE = "positive"
 NEGATIVE = "negative"
 WEIGHT_SUM_TOLERANCE = 1e-6
+TEXT_RANK = 100
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,41 @@ class Guidance:
         scales = sorted({row[-1] for row in self.weights})
         span = f"{scales[0]:g}" if len(scales) == 1 else f"{scales[0]:g} to {scales[-1]:g}"
         return f"{'/'.join(self.passes)}, weight of {self.passes[-1]} {span}, {runs} model runs"
+
+
+@dataclass(frozen=True)
+class GuidanceLevel:
+    """A condition with a guidance scale of its own.
+
+    Levels are turned on one after the other, in ascending rank: ``p0`` is the pass with all of them off,
+    ``p1`` has the first of them on, and so on. The text is a level of rank ``TEXT_RANK``: off is the
+    negative prompt.
+
+    Args:
+        name: of the input it belongs to, and of the pass in which it is the last one turned on.
+        scales: one per step.
+        rank: its place in the order.
+    """
+
+    name: str
+    scales: tuple[float, ...]
+    rank: int = 0
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it is 1 throughout: the condition is then on in every pass."""
+        return all(math.isclose(scale, 1.0) for scale in self.scales)
+
+
+def level_guidance(levels: Sequence[GuidanceLevel]) -> Guidance:
+    """The cascade of levels.
+
+    Args:
+        levels: in the order they are turned on, at least one. The passes are called ``NEGATIVE``, then by
+            the level that was turned on last, and ``POSITIVE`` where all are on.
+    """
+    between = [level.name for level in levels[:-1]]
+    return cascade((NEGATIVE, *between, POSITIVE), [level.scales for level in levels])
 
 
 def cfg_guidance(scale: float | Sequence[float], steps: int) -> Guidance:

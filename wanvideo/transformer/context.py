@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Protocol, TypeVar
 
@@ -73,6 +73,22 @@ class RunState:
     step: int = 0
     _memo: dict[Hashable, Any] = field(default_factory=dict)
     _rope: tuple[Tensor, RopeTable] | None = None
+    _evaluation: tuple[Tensor, float] | None = None
+    _evaluation_memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    def begin_evaluation(self, latent: Tensor, timestep: float, step: int) -> None:
+        """Say what the next forward works on; the guidance passes of a step work on the same."""
+        self.step = step
+        last = self._evaluation
+        if last is None or last[0] is not latent or last[1] != timestep:
+            self._evaluation_memo.clear()
+        self._evaluation = (latent, timestep)
+
+    def evaluation_memo(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()`` once for all passes over the same latent at the same timestep."""
+        if key not in self._evaluation_memo:
+            self._evaluation_memo[key] = compute()
+        return self._evaluation_memo[key]
 
     def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
         """``compute()`` the first time ``key`` is asked for, the same object afterwards."""
@@ -156,6 +172,29 @@ class BlockContext:
     rules: tuple[AttentionRule, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     block_index: int = 0
+
+    def within(self, span: Span) -> BlockContext:
+        """The context of a network that works on the tokens of one segment alone, in the same places.
+
+        No attention rule and no image row is in it; text parts are those its tokens read.
+        """
+        length = span.stop - span.start
+        text = tuple(
+            replace(part, start=max(0, part.start - span.start), stop=min(length, part.stop - span.start))
+            for part in self.text
+            if part.start < span.stop and part.stop > span.start
+        )
+        return replace(
+            self,
+            time=self.time.for_slice(span.start, span.stop),
+            rope=self.rope.rows(span.start, span.stop),
+            text=text,
+            image=None,
+            spans=(Span(span.role, 0, length, None),),
+            self_attention=self.attention,
+            rules=(),
+            inputs={},
+        )
 
     def chunks(self, tokens: Tensor) -> Iterator[slice]:
         """The row chunks of ``[B, L, D]``: equal runs of tokens, the last one shorter."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .context import BlockContext, RunState, TextPart
 from .feed_forward import FeedForward
 from .modulation import TimeEmbedding, TimeProjection, TimeTable, sinusoidal_embedding
 from .patches import Head, PatchEmbedding, unpatchify
-from .points import ExtensionPoints, active
+from .points import ContextPart, ExtensionPoints, Session, Stage, StreamStart, active
 from .rope import grid_positions, rope_table
 from .segments import MAIN, Segment, Sequence, join
 
@@ -55,10 +55,20 @@ class WanTransformer(nn.Module):
         """Where the weights are."""
         return self.head.modulation.device
 
-    def families(self) -> set[str]:
-        """Names of the families that can take part: those that filled a point or added a sub-layer."""
+    def accepted_inputs(self) -> set[str]:
+        """Names of the inputs that can take part: a point or a sub-layer of that name is there."""
         sublayers = (block.sublayers for block in self.blocks if isinstance(block, WanBlock))
         return self.points.names().union(*(layers.keys() for layers in sublayers))
+
+    def stages(self) -> list[Stage]:
+        """The blocks in the order of execution, those of side streams between the model's own."""
+        return self.points.stages(list(self.blocks))
+
+    def embedders(self) -> list[nn.Module]:
+        """Modules that are used once per run, when it is prepared."""
+        parts = [part.embedder for part in self.points.context.values()]
+        own = [self.text_embedding, self.time_embedding, self.time_projection]
+        return [*own, *(part for part in parts if part is not None)]
 
     def forward(
         self,
@@ -79,26 +89,50 @@ class WanTransformer(nn.Module):
             Velocity ``[B, C_out, T, H, W]`` in float32.
         """
         grid = self._grid(latent)
-        tokens, sequence = self._embed(latent, tuple(timesteps), conditioning, grid)
+        latent = self._with_channels(latent, conditioning)
+        tokens, sequence = self._embed(latent, tuple(timesteps), conditioning, grid, run)
         context = self._context(sequence, conditioning, grid, run)
-        layout = TokenLayout(grid, sequence.main.start)
-        sessions = [
-            stream.begin(value, tokens, context)
-            for stream, value in active(self.points.streams, conditioning.inputs)
-        ]
-        with closing(run.options.walk(list(self.blocks), ())) as blocks:
-            for index, block in blocks:
-                run.options.check()
-                chosen = run.options.attention_for(run.step, index) or context.attention
-                for session in sessions:
-                    tokens = session.before_block(index, tokens)
-                attention = bind(chosen, layout)
-                tokens = block(tokens, replace(context, self_attention=attention, block_index=index))
-                for session in sessions:
-                    tokens = session.after_block(index, tokens)
+        sessions = {
+            name: stream.begin(conditioning.inputs[name], StreamStart(latent, tokens, context, run))
+            for name, stream in self.points.streams.items()
+            if name in conditioning.inputs
+        }
+        tokens = self._run_blocks(tokens, context, sessions, TokenLayout(grid, sequence.main.start), run)
         main = sequence.main
         time = context.time.for_slice(main.start, main.stop)
         return unpatchify(self.head(tokens[:, main.start : main.stop], time), grid)
+
+    def _run_blocks(
+        self,
+        tokens: Tensor,
+        context: BlockContext,
+        sessions: Mapping[str, Session],
+        layout: TokenLayout,
+        run: RunState,
+    ) -> Tensor:
+        stages = self.stages()
+        idle = [n for n, stage in enumerate(stages) if stage.stream and stage.stream not in sessions]
+        with closing(run.options.walk([stage.block for stage in stages], idle)) as walk:
+            for number, block in walk:
+                run.options.check()
+                stage = stages[number]
+                if stage.stream is not None:
+                    sessions[stage.stream].run_block(stage.index, block)
+                    continue
+                chosen = run.options.attention_for(run.step, stage.index) or context.attention
+                for session in sessions.values():
+                    tokens = session.before_block(stage.index, tokens)
+                attention = bind(chosen, layout)
+                tokens = block(tokens, replace(context, self_attention=attention, block_index=stage.index))
+                for session in sessions.values():
+                    tokens = session.after_block(stage.index, tokens)
+        return tokens
+
+    def _with_channels(self, latent: Tensor, conditioning: Conditioning) -> Tensor:
+        parts = sorted(self.points.channels.items(), key=lambda item: item[1].rank)
+        size = (latent.shape[0], -1, *latent.shape[2:])
+        joined = [part.channels(conditioning.inputs.get(name), latent).to(latent) for name, part in parts]
+        return torch.cat([latent, *(channels.expand(size) for channels in joined)], dim=1)
 
     @staticmethod
     def _grid(latent: Tensor) -> tuple[int, int, int]:
@@ -110,17 +144,16 @@ class WanTransformer(nn.Module):
         timesteps: tuple[float, ...],
         conditioning: Conditioning,
         grid: tuple[int, int, int],
+        run: RunState,
     ) -> tuple[Tensor, Sequence]:
         inputs = conditioning.inputs
-        for name, part in sorted(self.points.channels.items(), key=lambda item: item[1].rank):
-            latent = torch.cat([latent, part.channels(inputs.get(name), latent).to(latent)], dim=1)
         embedder = self.points.embedder
         if embedder is not None and embedder[0] in inputs:
             tokens = embedder[1].embed(latent)
         else:
             tokens = self.patch_embedding(latent)
         for point, family_input in active(self.points.embed, inputs):
-            tokens = tokens + point.residual(family_input, tokens).to(tokens)
+            tokens = tokens + point.residual(family_input, tokens, run).to(tokens)
         # A convolution leaves the channels outermost; blocks work on whole tokens, in place. Two calls,
         # since `to` keeps the layout when it has no dtype to change.
         tokens = tokens.flatten(1, 3).to(self.compute_dtype, memory_format=torch.contiguous_format)
@@ -129,7 +162,7 @@ class WanTransformer(nn.Module):
         before: list[Segment] = []
         after: list[Segment] = []
         for point, family_input in active(self.points.segments, inputs):
-            first, last = point.segments(family_input, grid)
+            first, last = point.segments(family_input, grid, timesteps)
             before.extend(first)
             after.extend(last)
         return join([*before, main, *after])
@@ -148,7 +181,7 @@ class WanTransformer(nn.Module):
                 sequence.positions, lambda: rope_table(sequence.positions, options.rope, device)
             ),
             text=self._text(sequence, conditioning, grid[0], run),
-            image=self._image(conditioning),
+            image=self._image(conditioning, run),
             spans=sequence.spans,
             options=options,
             attention=options.attention,
@@ -175,8 +208,10 @@ class WanTransformer(nn.Module):
             distinct, embeddings, self._project_times(embeddings), strict=True
         ):
             run.memo(("time", value), lambda rows=(embedding, projection): rows)
-        for prompt in (prompt for each in passes for prompt in each.text):
-            self._prompt_rows(prompt, run)
+        for each in passes:
+            for prompt in each.text:
+                self._prompt_rows(prompt, run)
+            self._image(each, run)
         if not any(active(self.points.time, each.inputs) for each in passes):
             run.options.on_prepared()
 
@@ -229,9 +264,19 @@ class WanTransformer(nn.Module):
         padded = F.pad(rows, (0, 0, 0, self.config.text_length - rows.shape[0]))
         return _where_the_weights_are(self.text_embedding, padded.unsqueeze(0)).to(self.device)
 
-    def _image(self, conditioning: Conditioning) -> Tensor | None:
-        rows = [point.rows(value) for point, value in active(self.points.context, conditioning.inputs)]
-        return torch.cat(rows, dim=1).to(self.compute_dtype) if rows else None
+    def _image(self, conditioning: Conditioning, run: RunState) -> Tensor | None:
+        rows = [
+            self._context_rows(part, value, run)
+            for part, value in active(self.points.context, conditioning.inputs)
+        ]
+        return torch.cat(rows, dim=1) if rows else None
+
+    def _context_rows(self, part: ContextPart, value: object, run: RunState) -> Tensor:
+        def embed() -> tuple[object, Tensor]:
+            # the input is kept beside its rows, so that its id stays its own
+            return value, part.rows(value).to(self.device, self.compute_dtype)
+
+        return run.memo(("context", id(value)), embed)[1]
 
 
 def _where_the_weights_are(module: nn.Module, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Each point is empty by default and then costs nothing. A family fills points in ``Family.extend`` while
 the model is on the meta device; at run time a point is called only when the conditioning carries an
-input under the family's name. Points are numbered as in docs/architecture.md.
+input under its name. That is usually the family's name; inputs that serve several families ("image",
+"clip", "control") have their own. Points are numbered as in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import WanError
-from .context import AttentionRule, BlockContext
+from .context import AttentionRule, BlockContext, RunState
 from .segments import Segment
 
 Grid = tuple[int, int, int]
@@ -25,9 +26,13 @@ class ChannelPart(Protocol):
 
     rank: int
     """Parts are joined in ascending rank, after the noise."""
+    width: int
+    """Number of channels."""
+    required: str
+    """What is missing when there is no input, and what to do; empty if the part stands in for it then."""
 
     def channels(self, family_input: Any | None, latent: Tensor) -> Tensor:
-        """``[B, c, T, H, W]`` for ``latent``; called without input too, since the width is fixed."""
+        """``[B or 1, width, T, H, W]`` for ``latent``; called without input too, since the width is fixed."""
         ...
 
 
@@ -42,16 +47,24 @@ class Embedder(Protocol):
 class SegmentPoint(Protocol):
     """Point 3: segments that join the sequence before or after the video's own tokens."""
 
-    def segments(self, family_input: Any, grid: Grid) -> tuple[Sequence[Segment], Sequence[Segment]]:
-        """Segments to put before and after ``main``."""
+    def segments(
+        self, family_input: Any, grid: Grid, timesteps: Sequence[float]
+    ) -> tuple[Sequence[Segment], Sequence[Segment]]:
+        """Segments to put before and after ``main``.
+
+        Args:
+            family_input: the input.
+            grid: frames, rows and columns of ``main``, whose positions begin at 0.
+            timesteps: of ``main``: one, or one per frame.
+        """
         ...
 
 
 class EmbedResidual(Protocol):
     """Point 4: added to the main token grid right after patch embedding."""
 
-    def residual(self, family_input: Any, tokens: Tensor) -> Tensor:
-        """``[B, T, H/2, W/2, D]`` for tokens of that shape."""
+    def residual(self, family_input: Any, tokens: Tensor, run: RunState) -> Tensor:
+        """``[B or 1, T, H/2, W/2, D]`` for tokens of that shape; ``run.memo`` keeps what serves all steps."""
         ...
 
 
@@ -66,8 +79,11 @@ class TimeEdit(Protocol):
 class ContextPart(Protocol):
     """Point 6: rows that join the CLIP image rows in cross-attention."""
 
+    embedder: nn.Module | None
+    """The module that embeds them, once per run; dropped from the device after that."""
+
     def rows(self, family_input: Any) -> Tensor:
-        """``[B, L, D]``, embedded."""
+        """``[B or 1, L, D]``, embedded."""
         ...
 
 
@@ -78,20 +94,61 @@ class Session(Protocol):
     """
 
     def before_block(self, index: int, tokens: Tensor) -> Tensor:
-        """Tokens entering block ``index``."""
+        """Tokens entering block ``index``; a block of the stream itself at this place has run."""
+        ...
+
+    def run_block(self, index: int, block: nn.Module) -> None:
+        """Run the stream's own block that stands before block ``index``; its weights are on the device."""
         ...
 
     def after_block(self, index: int, tokens: Tensor) -> Tensor:
-        """Tokens leaving block ``index``."""
+        """Tokens leaving block ``index``; may be changed in place."""
         ...
+
+
+@dataclass(frozen=True)
+class StreamStart:
+    """What a side stream is given at the start of a forward.
+
+    Args:
+        latent: what the patch embedding was given, ``[B, C, T, H, W]``: noise and joined channels.
+        tokens: those entering the first block, ``[B, L, D]``, which overwrites them.
+        context: of the blocks.
+        run: of the forwards.
+    """
+
+    latent: Tensor
+    tokens: Tensor
+    context: BlockContext
+    run: RunState
 
 
 class SideStream(Protocol):
     """Point 9: a network beside the blocks (VACE, Uni3C, control nets)."""
 
-    def begin(self, family_input: Any, tokens: Tensor, context: BlockContext) -> Session:
-        """Start for one forward; ``tokens`` are those entering the first block, which overwrites them."""
+    @property
+    def blocks(self) -> Mapping[int, nn.Module]:
+        """Blocks of its own, by the block before which they run: they are streamed like the model's."""
         ...
+
+    def begin(self, family_input: Any, start: StreamStart) -> Session:
+        """Start for one forward."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A block in the order of execution.
+
+    Args:
+        index: of the model's block; of the one it stands before, for a block of a stream.
+        block: the module.
+        stream: name of the stream it belongs to, ``None`` for the model's own.
+    """
+
+    index: int
+    block: nn.Module
+    stream: str | None = None
 
 
 class ExtensionError(WanError):
@@ -115,6 +172,16 @@ class ExtensionPoints:
     attention: dict[str, AttentionRule] = field(default_factory=dict)
     streams: dict[str, SideStream] = field(default_factory=dict)
 
+    def add_channels(self, name: str, part: ChannelPart) -> None:
+        """Say what channels an input of this name becomes.
+
+        Raises:
+            ExtensionError: that is said already.
+        """
+        if name in self.channels:
+            raise ExtensionError(f"two families give the channels of the input {name!r}; load one of them")
+        self.channels[name] = part
+
     def set_embedder(self, family: str, embedder: Embedder) -> None:
         """Take the single embedder slot.
 
@@ -127,8 +194,18 @@ class ExtensionPoints:
             )
         self.embedder = (family, embedder)
 
+    def stages(self, blocks: Sequence[nn.Module]) -> list[Stage]:
+        """The model's blocks and those of the streams, in the order of execution."""
+        stages: list[Stage] = []
+        for index, block in enumerate(blocks):
+            for name, stream in self.streams.items():
+                if index in stream.blocks:
+                    stages.append(Stage(index, stream.blocks[index], name))
+            stages.append(Stage(index, block))
+        return stages
+
     def names(self) -> set[str]:
-        """Families that filled a point."""
+        """Names under which a point is filled."""
         filled = {
             name
             for table in (

@@ -2,26 +2,9 @@ import pytest
 from comfyui_wanvideo.wanvideo.errors import InputError
 from comfyui_wanvideo.wanvideo.sampling.filters import CFGZeroStar, FreSca
 from comfyui_wanvideo.wanvideo.sampling.guidance import cfg_guidance
-from comfyui_wanvideo.wanvideo.sampling.plan import SamplingPlan, StepRange
+from comfyui_wanvideo.wanvideo.sampling.plan import SamplingPlan
 from comfyui_wanvideo.wanvideo.sampling.schedules import build_schedule
 from comfyui_wanvideo.wanvideo.sampling.solvers import SOLVERS
-
-
-class TestStepRange:
-    @pytest.mark.parametrize(
-        ("start", "end", "steps"),
-        [
-            (0.0, 1.0, (0, 1, 2, 3)),
-            (0.0, 0.5, (0, 1, 2)),
-            (0.0, 0.01, (0,)),
-            (0.0, 0.0, (0,)),
-            (0.1, 0.2, ()),
-            (0.5, 1.0, (2, 3)),
-            (0.8, 1.0, ()),
-        ],
-    )
-    def test_both_ends_of_the_window_belong_to_it(self, start, end, steps):
-        assert StepRange(start, end).steps(4) == steps
 
 
 class TestSteps:

@@ -1,7 +1,7 @@
 """Every extension point, filled by a small family: it has its effect, and inactive it changes nothing."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ def pattern(strength):
 
 
 class AddedSegment:
-    def segments(self, family_input, grid):
-        del family_input
+    def segments(self, family_input, grid, timesteps):
+        del family_input, timesteps
         _, rows, columns = grid
         generator = torch.Generator().manual_seed(5)
         tokens = torch.randn(1, rows * columns, CONFIG.dim, generator=generator)
@@ -38,7 +38,8 @@ class AddedSegment:
 
 
 class AddedEmbed:
-    def residual(self, family_input, tokens):
+    def residual(self, family_input, tokens, run):
+        del run
         return pattern(family_input.strength).expand_as(tokens)
 
 
@@ -58,8 +59,10 @@ class AddedKeys:
 
 
 class AddedStream:
-    def begin(self, family_input, tokens, context):
-        del tokens, context
+    blocks: ClassVar = {}
+
+    def begin(self, family_input, start):
+        del start
         return StreamSession(family_input.strength)
 
 
@@ -84,6 +87,8 @@ class OtherEmbedder:
 
 
 class AddedContext:
+    embedder = None
+
     def rows(self, family_input):
         del family_input
         return torch.randn(1, 5, CONFIG.dim, generator=torch.Generator().manual_seed(6))
@@ -163,8 +168,8 @@ def test_a_rule_that_only_records_sees_every_block_and_changes_nothing(inputs):
 
 def test_a_segment_nobody_sees_changes_nothing_but_rounding(inputs):
     class Unseen(AddedSegment):
-        def segments(self, family_input, grid):
-            (first,), after = super().segments(family_input, grid)
+        def segments(self, family_input, grid, timesteps):
+            (first,), after = super().segments(family_input, grid, timesteps)
             return [replace(first, sees=frozenset({"reference"}))], after
 
     model = random_transformer()
@@ -173,8 +178,8 @@ def test_a_segment_nobody_sees_changes_nothing_but_rounding(inputs):
 
     original = type(model)._embed
 
-    def hidden(self, latent, timesteps, conditioning, grid):
-        tokens, sequence = original(self, latent, timesteps, conditioning, grid)
+    def hidden(self, latent, timesteps, conditioning, grid, run):
+        tokens, sequence = original(self, latent, timesteps, conditioning, grid, run)
         spans = tuple(replace(s, sees=frozenset({s.role})) for s in sequence.spans)
         return tokens, replace(sequence, spans=spans)
 

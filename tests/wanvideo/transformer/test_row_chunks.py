@@ -119,8 +119,8 @@ def test_the_latent_and_the_text_stay_as_they_were(model, inputs):
 
 def test_segments_with_restricted_visibility(inputs):
     class Alone(AddedSegment):
-        def segments(self, family_input, grid):
-            (first,), after = super().segments(family_input, grid)
+        def segments(self, family_input, grid, timesteps):
+            (first,), after = super().segments(family_input, grid, timesteps)
             return [replace(first, sees=frozenset({"reference"}))], after
 
     model = random_transformer()

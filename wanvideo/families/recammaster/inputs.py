@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from torch import Tensor
-
+from ...conditioning.conditioning import FamilyInput
+from ...conditioning.timed import Timed
 from ...errors import InputError
-from ...sampling.plan import StepRange
 
 
 @dataclass(frozen=True)
-class ReCamMasterInput:
+class ReCamMasterInput(FamilyInput):
     """A video and the camera it is to be seen by.
 
     Args:
@@ -22,23 +21,14 @@ class ReCamMasterInput:
         InputError: another number of poses than of latent frames.
     """
 
-    poses: Tensor
-    source: Tensor
+    poses: Timed
+    source: Timed
 
     def __post_init__(self) -> None:
-        poses, frames = self.poses.shape[0], self.source.shape[2]
+        poses, frames = self.poses.values.shape[0], self.source.values.shape[2]
         if poses != frames:
             raise InputError(
                 "camera_poses",
                 f"{poses} poses for {frames} latent frames; make both from a video of "
                 f"{(frames - 1) * 4 + 1} frames",
             )
-
-    @property
-    def steps(self) -> StepRange:
-        """All steps."""
-        return StepRange()
-
-    def window(self, frames: slice) -> ReCamMasterInput:
-        """Poses and video of a run of latent frames."""
-        return replace(self, poses=self.poses[frames], source=self.source[:, :, frames])

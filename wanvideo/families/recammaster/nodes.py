@@ -9,6 +9,7 @@ from ....nodes.base import CATEGORY, WanNode
 from ....nodes.host import io
 from ....nodes.sockets import ImageEmbeds, ImageEmbedsSocket
 from ...conditioning.geometry import VideoGeometry
+from ...conditioning.timed import Timed
 from ...errors import InputError
 from .cameras import PRESETS, orbit_poses, preset_poses, relative_poses
 from .family import FAMILY
@@ -117,7 +118,7 @@ class WanVideoReCamMasterCameraEmbed(WanNode):
         video = _video(latents)
         _, _, frames, height, width = video.shape
         geometry = VideoGeometry(width * STRIDE, height * STRIDE, (frames - 1) * 4 + 1, STRIDE)
-        camera = ReCamMasterInput(relative_poses(_poses(camera_poses)), video)
+        camera = ReCamMasterInput(Timed(relative_poses(_poses(camera_poses)), axis=0), Timed(video))
         return io.NodeOutput(ImageEmbeds(geometry).with_input(FAMILY.name, camera), camera_poses)
 
 

@@ -3,9 +3,6 @@
 import sys
 
 from comfyui_wanvideo.wanvideo.families import discover
-from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
-from safetensors.torch import save_file
-from torch import zeros
 
 
 def family():
@@ -23,7 +20,5 @@ def test_it_is_found_without_its_nodes():
             sys.modules[name] = before
 
 
-def test_it_claims_no_checkpoint_before_it_can_use_one(tmp_path):
-    path = tmp_path / "camera.safetensors"
-    save_file({"blocks.0.cam_encoder.weight": zeros(8, 12)}, path)
-    assert family().detect(Checkpoint.open(path)) is None
+def test_it_claims_no_checkpoint_before_it_can_use_one():
+    assert family().capabilities == frozenset()

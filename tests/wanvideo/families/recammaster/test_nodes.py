@@ -45,8 +45,8 @@ def test_embeds_hold_size_poses_and_video(nodes):
     poses, video = orbit_poses(17, 90), latents(5)
     embeds, same = nodes.WanVideoReCamMasterCameraEmbed.execute(camera_poses=poses, latents=video)[:2]
     assert (embeds.geometry.width, embeds.geometry.height, embeds.geometry.frames) == (48, 32, 17)
-    assert torch.equal(embeds.inputs["recammaster"].poses, relative_poses(poses))
-    assert embeds.inputs["recammaster"].source is video["samples"]
+    assert torch.equal(embeds.inputs["recammaster"].poses.values, relative_poses(poses))
+    assert embeds.inputs["recammaster"].source.values is video["samples"]
     assert same is poses
 
 
@@ -57,7 +57,7 @@ def test_poses_of_other_packs_are_taken(nodes, form):
         form
     ]
     embeds = nodes.WanVideoReCamMasterCameraEmbed.execute(camera_poses=value, latents=latents(5))[0]
-    torch.testing.assert_close(embeds.inputs["recammaster"].poses, relative_poses(poses))
+    torch.testing.assert_close(embeds.inputs["recammaster"].poses.values, relative_poses(poses))
 
 
 @pytest.mark.parametrize("value", [torch.zeros(5, 12), [], torch.zeros(0, 4, 4), torch.zeros(4, 4)])

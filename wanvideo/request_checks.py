@@ -1,0 +1,70 @@
+"""Whether a model can serve the inputs of a request, said before any weight is moved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from .conditioning.conditioning import FamilyInput
+from .conditioning.text import TextEmbeds
+from .errors import InputError
+from .transformer.config import WanConfig
+from .transformer.model import WanTransformer
+
+log = logging.getLogger(__name__)
+
+
+def check_inputs(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
+    """Refuse inputs the model has no weights for; say which optional ones are left out.
+
+    Raises:
+        InputError: it names the input and what the model lacks.
+    """
+    known = model.accepted_inputs()
+    for name, value in inputs.items():
+        if name in known or not value.uses_model:
+            continue
+        if value.is_optional:
+            log.info("the model has no use for the input %r; it is left out", name)
+            continue
+        needs = value.needs or "a model of that family, or its extra model file"
+        raise InputError(
+            "image_embeds",
+            f"they carry an input for {name}, and this model has no weights for it: it needs {needs}",
+        )
+
+
+def check_channels(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
+    """Refuse a model whose input channels nobody fills, or whose image or control input is missing.
+
+    Raises:
+        InputError: it says what to connect.
+    """
+    config, parts = model.config, model.points.channels
+    for name, part in parts.items():
+        if part.required and name not in inputs:
+            raise InputError("image_embeds", part.required)
+    missing = config.in_channels - config.out_channels - sum(part.width for part in parts.values())
+    if missing:
+        raise InputError(
+            "image_embeds",
+            f"this model takes {config.in_channels} channels, and nothing here gives {abs(missing)} of them; "
+            "models of its family are not supported by this version",
+        )
+
+
+def check_text(config: WanConfig, text: TextEmbeds | None) -> None:
+    """Refuse text of another encoder.
+
+    Raises:
+        InputError: it names both widths.
+    """
+    if text is None:
+        return
+    for rows in (*text.prompt_embeds, *text.negative_prompt_embeds):
+        if rows.ndim != 2 or rows.shape[1] != config.text_width:
+            raise InputError(
+                "text_embeds",
+                f"the text rows have width {rows.shape[-1]}, this model expects {config.text_width}; "
+                "encode the prompt with the text encoder that belongs to the model (UMT5-XXL)",
+            )
