@@ -26,8 +26,12 @@ class PatchEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.empty(width), requires_grad=False)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """``[B, C, T, H, W] -> [B, T, H/2, W/2, D]`` in float32."""
-        tokens = F.conv3d(latent.float(), self.weight, self.bias, stride=PATCH_SIZE)
+        """``[B, C, T, H, W] -> [B, T, H/2, W/2, D]`` in float32.
+
+        A latent with fewer channels than the weights have is one whose last channels are zero: a reference
+        latent without the conditions that belong to the video.
+        """
+        tokens = F.conv3d(latent.float(), self.weight[:, : latent.shape[1]], self.bias, stride=PATCH_SIZE)
         return tokens.movedim(1, -1)
 
 
