@@ -106,8 +106,9 @@ class FamilyInput:
         del is_negative
         return self if is_on else None
 
-    def noise_levels(self) -> Mapping[int, float]:
-        """Factors on the timestep of single latent frames: 0 is a clean frame."""
+    def frame_timesteps(self, timestep: float) -> Mapping[int, float]:
+        """Timesteps of single latent frames of the run that differ from ``timestep``: 0 is a clean frame."""
+        del timestep
         return {}
 
     def edits(self) -> Sequence[LatentEdit]:
@@ -143,12 +144,12 @@ class Conditioning:
 
     def frame_timesteps(self, timestep: float) -> tuple[float, ...]:
         """The timestep of every latent frame; one value when all have the same."""
-        levels: dict[int, float] = {}
+        own: dict[int, float] = {}
         for value in self.inputs.values():
-            levels.update(value.noise_levels())
-        if not levels:
+            own.update(value.frame_timesteps(timestep))
+        if not own:
             return (timestep,)
-        return tuple(timestep * levels.get(frame, 1.0) for frame in range(self.geometry.latent_frames))
+        return tuple(own.get(frame, timestep) for frame in range(self.geometry.latent_frames))
 
     def window(self, frames: Sequence[int]) -> Conditioning:
         """Cut to latent frames; every input cuts itself."""
