@@ -3,7 +3,12 @@
 import json
 
 import pytest
-from comfyui_wanvideo.tools.examples.write import ROOT, WORKFLOWS, files
+from comfyui_wanvideo.tools.examples.graph import Link, api_form, node, ui_form
+from comfyui_wanvideo.tools.examples.kinds import KINDS
+from comfyui_wanvideo.tools.examples.write import FOLDER, WORKFLOWS, files
+
+FILE_SUFFIXES = (".safetensors", ".gguf", ".pth")
+workflows = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
 
 
 def test_every_workflow_file_is_up_to_date():
@@ -11,21 +16,105 @@ def test_every_workflow_file_is_up_to_date():
         assert json.loads(path.read_text(encoding="utf-8")) == content, path.name
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_no_other_workflow_is_shipped():
+    assert {*FOLDER.glob("*.json"), *FOLDER.glob("api/*.json")} == set(files())
+
+
+@workflows
 def test_every_workflow_has_a_thumbnail(workflow):
-    assert (ROOT / "example_workflows" / f"{workflow.name}.jpg").stat().st_size > 1000
+    assert (FOLDER / f"{workflow.name}.jpg").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_every_workflow_has_its_own_thumbnail():
+    pictures = [(FOLDER / f"{workflow.name}.jpg").read_bytes() for workflow in WORKFLOWS]
+    assert len(set(pictures)) == len(WORKFLOWS)
+
+
+@workflows
+def test_the_thumbnail_can_be_drawn_anew(workflow):
+    pytest.importorskip("PIL")
+    from comfyui_wanvideo.tools.examples import thumbnail
+
+    picture = thumbnail.draw(workflow.name)
+    assert picture.size == thumbnail.SIZE
+    assert len(picture.getcolors(maxcolors=1 << 20)) > 100
+
+
+@workflows
 def test_every_loader_names_where_its_file_comes_from(workflow):
-    for node in workflow.nodes:
-        named = {value for value in node.widgets.values() if str(value).endswith(".safetensors")}
-        assert named == {model.name for model in node.models}, node.name
+    for found in workflow.nodes:
+        named = {value for value in found.widgets.values() if str(value).endswith(FILE_SUFFIXES)}
+        assert named == {model.name for model in found.models}, found.name
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+@workflows
+def test_every_file_has_an_address_that_ends_in_its_name(workflow):
+    for model in workflow.models:
+        assert model.url.startswith("https://huggingface.co/")
+        assert model.url.endswith(f"/{model.name}")
+
+
+@workflows
+def test_the_note_lists_every_file_and_its_folder(workflow):
+    for model in workflow.models:
+        assert f"`models/{model.directory}`: [{model.name}]({model.url})" in workflow.note
+
+
+@workflows
 def test_every_link_leads_to_an_output_of_its_type(workflow):
-    nodes = {node.name: node for node in workflow.nodes}
-    for node in workflow.nodes:
-        for link, kind in node.inputs.values():
-            assert nodes[link.node].outputs[link.slot][1] == kind, node.name
+    nodes = {found.name: found for found in workflow.nodes}
+    for found in workflow.nodes:
+        for name, link in found.links.items():
+            output = list(nodes[link.node].type.outputs.values())[link.slot]
+            wanted = found.type.sockets.get(name) or widget_type(found.type.widgets[name])
+            assert output in wanted.split(","), f"{found.name}.{name}"
+
+
+@workflows
+def test_every_output_but_the_last_is_used(workflow):
+    used = {link.node for found in workflow.nodes for link in found.links.values()}
+    assert [found.kind for found in workflow.nodes if found.name not in used] == ["SaveVideo"]
+
+
+@workflows
+def test_names_of_nodes_are_unique(workflow):
+    names = [found.name for found in workflow.nodes]
+    assert len(set(names)) == len(names)
+
+
+@workflows
+def test_the_ui_form_lists_every_link_on_both_of_its_ends(workflow):
+    graph = ui_form(workflow)
+    nodes = {found["id"]: found for found in graph["nodes"]}
+    for number, source, slot, target, place, _ in graph["links"]:
+        assert number in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][place]["link"] == number
+
+
+@workflows
+def test_the_api_form_gives_every_node_all_its_widgets(workflow):
+    for found in api_form(workflow).values():
+        wanted = {name for name in KINDS[found["class_type"]].widgets if not name.endswith(":control")}
+        assert wanted <= set(found["inputs"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"images": Link("a"), "colour": 1}, "no input colour"),
+        ({"images": 3}, "takes links at images"),
+    ],
+)
+def test_a_node_with_a_wrong_input_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        node("video", "CreateVideo", **given)
+
+
+def test_a_node_without_its_file_is_refused():
+    with pytest.raises(ValueError, match="needs vae_name"):
+        node("vae", "VAELoader")
+
+
+def widget_type(default):
+    """INT or FLOAT, by a widget's default."""
+    return {int: "INT", float: "FLOAT"}[type(default)]

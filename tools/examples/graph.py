@@ -6,11 +6,18 @@ The UI form (``example_workflows/*.json``) opens in the browser; the API form
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-CONTROL_SUFFIX = ":control"  # a widget only the browser has: what happens to a seed after a run
-WIDGET_HEIGHT, HEADER_HEIGHT, TEXT_HEIGHT = 26, 60, 120
+from .kinds import CONTROL_SUFFIX, KINDS, Kind
+
+TITLE_HEIGHT, SOCKET_HEIGHT, WIDGET_HEIGHT, TEXT_HEIGHT = 30, 20, 26, 110
+# What these nodes show below their widgets.
+PREVIEW_HEIGHT = {"LoadImage": 320, "LoadVideo": 320, "SaveVideo": 400}
+BOX_WIDTH, GAP = 330, 50
+NOTE_HEIGHT = 420
 
 
 @dataclass(frozen=True)
@@ -23,57 +30,122 @@ class Link:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file the user may have to download."""
+    """A file the user may have to download.
+
+    Args:
+        name: as the loader lists it.
+        url: of the file.
+        directory: below ComfyUI's ``models`` folder.
+    """
 
     name: str
     url: str
     directory: str
 
 
+Value = Link | ModelFile | str | int | float | bool
+
+
 @dataclass(frozen=True)
 class Node:
-    """One node of the workflow.
+    """One node of a workflow.
 
     Args:
         name: unique in the workflow; the key of the API form.
-        kind: node id.
-        inputs: links by socket name, with the socket's type: ``{"vae": (Link("vae"), "VAE")}``.
-        widgets: values by widget name, in the order of the node's interface.
-        outputs: ``(name, type)`` of every output.
-        column, row: place in the graph.
+        kind: node id, one of ``kinds.KINDS``.
+        given: the inputs that are linked or differ from the node's defaults.
         title: shown instead of the node's own.
-        models: files its widgets name.
-        width: in the graph.
+        box_width: its width in the graph.
     """
 
     name: str
     kind: str
-    inputs: dict[str, tuple[Link, str]] = field(default_factory=dict)
-    widgets: dict[str, Any] = field(default_factory=dict)
-    outputs: tuple[tuple[str, str], ...] = ()
-    column: int = 0
-    row: int = 0
+    given: Mapping[str, Value]
     title: str = ""
-    models: tuple[ModelFile, ...] = ()
-    width: int = 330
+    box_width: int = BOX_WIDTH
+
+    @property
+    def type(self) -> Kind:
+        """Sockets, widgets and outputs."""
+        return KINDS[self.kind]
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """What is linked, by input, in the order of the node's inputs."""
+        order = [*self.type.sockets, *self.type.widgets]
+        return {name: link for name in order if isinstance(link := self.given.get(name), Link)}
+
+    @property
+    def widgets(self) -> dict[str, Any]:
+        """The value of every widget, in the order of the node's widgets; a linked one keeps its default."""
+        values = {}
+        for name, default in self.type.widgets.items():
+            value = self.given.get(name, default)
+            values[name] = (
+                default if isinstance(value, Link) else value.name if isinstance(value, ModelFile) else value
+            )
+        return values
+
+    @property
+    def models(self) -> tuple[ModelFile, ...]:
+        """The files its widgets name."""
+        return tuple(value for value in self.given.values() if isinstance(value, ModelFile))
+
+    @property
+    def height(self) -> int:
+        """About what the frontend gives it, without the title."""
+        rows = max(len(self.type.sockets), len(self.type.outputs)) * SOCKET_HEIGHT
+        lines = sum(TEXT_HEIGHT if name.endswith("_prompt") else WIDGET_HEIGHT for name in self.type.widgets)
+        return rows + lines + PREVIEW_HEIGHT.get(self.kind, 0) + 20
 
 
-@dataclass(frozen=True)
-class Note:
-    """A text beside the graph."""
+def node(name: str, kind: str, *, title: str = "", box_width: int = BOX_WIDTH, **given: Value) -> Node:
+    """A node whose inputs are checked.
 
-    text: str
-    column: int
-    row: int
+    Raises:
+        ValueError: an input the kind does not have, a socket with a plain value, or a widget without any.
+    """
+    found = KINDS[kind]
+    if unknown := set(given) - set(found.sockets) - set(found.widgets):
+        raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}")
+    if plain := [key for key in found.sockets if key in given and not isinstance(given[key], Link)]:
+        raise ValueError(f"{kind} takes links at {', '.join(plain)}")
+    if empty := [key for key, default in found.widgets.items() if default is None and key not in given]:
+        raise ValueError(f"{kind} needs {', '.join(empty)}")
+    return Node(name, kind, given, title, box_width)
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """Nodes and notes; the order of the nodes is the order of their ids."""
+    """Nodes in columns, from left to right, and what a user has to know.
+
+    Args:
+        name: of the files.
+        title: one line.
+        text: Markdown, what to set and what to expect; the list of files is added to it.
+        columns: nodes from top to bottom; the note comes first in the first column.
+    """
 
     name: str
-    nodes: tuple[Node, ...]
-    notes: tuple[Note, ...] = ()
+    title: str
+    text: str
+    columns: tuple[tuple[Node, ...], ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes; their order is the order of their ids."""
+        return tuple(node for column in self.columns for node in column)
+
+    @property
+    def models(self) -> tuple[ModelFile, ...]:
+        """All files, once."""
+        return tuple(dict.fromkeys(model for node in self.nodes for model in node.models))
+
+    @property
+    def note(self) -> str:
+        """The text beside the graph."""
+        files = [f"- `models/{model.directory}`: [{model.name}]({model.url})" for model in self.models]
+        return "\n".join([f"## {self.title}", "", self.text.strip(), "", "Files:", "", *files, ""])
 
 
 def api_form(workflow: Workflow) -> dict[str, Any]:
@@ -83,7 +155,7 @@ def api_form(workflow: Workflow) -> dict[str, Any]:
             "class_type": node.kind,
             "inputs": {
                 **{k: v for k, v in node.widgets.items() if not k.endswith(CONTROL_SUFFIX)},
-                **{k: [link.node, link.slot] for k, (link, _) in node.inputs.items()},
+                **{name: [link.node, link.slot] for name, link in node.links.items()},
             },
             "_meta": {"title": node.title or node.kind},
         }
@@ -94,18 +166,18 @@ def api_form(workflow: Workflow) -> dict[str, Any]:
 def ui_form(workflow: Workflow) -> dict[str, Any]:
     """The graph as the browser saves it."""
     ids = {node.name: index for index, node in enumerate(workflow.nodes, start=1)}
+    kinds = {node.name: node.type for node in workflow.nodes}
     links: list[list[Any]] = []
-    nodes = [_ui_node(node, ids, links) for node in workflow.nodes]
+    nodes = [_ui_node(node, place, ids, (kinds, links)) for node, place in _places(workflow)]
     for node in nodes:
         for slot, output in enumerate(node["outputs"]):
             output["links"] = [link[0] for link in links if link[1] == node["id"] and link[2] == slot]
-    notes = [_ui_note(note, len(ids) + index) for index, note in enumerate(workflow.notes, start=1)]
     return {
-        "id": f"00000000-0000-4000-8000-{sum(workflow.name.encode()):012d}",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"wanvideo/{workflow.name}")),
         "revision": 0,
-        "last_node_id": len(ids) + len(notes),
+        "last_node_id": len(ids) + 1,
         "last_link_id": len(links),
-        "nodes": [*nodes, *notes],
+        "nodes": [*nodes, _ui_note(workflow, len(ids) + 1)],
         "links": links,
         "groups": [],
         "config": {},
@@ -114,49 +186,58 @@ def ui_form(workflow: Workflow) -> dict[str, Any]:
     }
 
 
-def _ui_node(node: Node, ids: dict[str, int], links: list[list[Any]]) -> dict[str, Any]:
+def _places(workflow: Workflow) -> Iterator[tuple[Node, tuple[int, int]]]:
+    """Every node with the upper left corner of its box."""
+    x = 0
+    for number, column in enumerate(workflow.columns):
+        y = 0 if number else NOTE_HEIGHT + TITLE_HEIGHT + GAP
+        for node in column:
+            yield node, (x, y)
+            y += node.height + TITLE_HEIGHT + GAP
+        x += max((node.box_width for node in column), default=0) + GAP
+
+
+def _ui_node(
+    node: Node, place: tuple[int, int], ids: dict[str, int], graph: tuple[dict[str, Kind], list[list[Any]]]
+) -> dict[str, Any]:
+    kinds, links = graph
     inputs = []
-    for slot, (name, (link, kind)) in enumerate(node.inputs.items()):
+    for slot, (name, link) in enumerate(node.links.items()):
+        kind = list(kinds[link.node].outputs.values())[link.slot]
         links.append([len(links) + 1, ids[link.node], link.slot, ids[node.name], slot, kind])
-        inputs.append({"name": name, "type": kind, "link": len(links)})
-    lines = sum(TEXT_HEIGHT if _is_text(value) else WIDGET_HEIGHT for value in node.widgets.values())
-    sockets = max(len(node.inputs), len(node.outputs)) * 20
+        found = {"name": name, "type": kind, "link": len(links)}
+        inputs.append(found | ({"widget": {"name": name}} if name in node.type.widgets else {}))
     properties: dict[str, Any] = {"Node name for S&R": node.kind}
     if node.models:
         properties["models"] = [{"name": m.name, "url": m.url, "directory": m.directory} for m in node.models]
-    found: dict[str, Any] = {
+    return {
         "id": ids[node.name],
         "type": node.kind,
-        "pos": [node.column, node.row],
-        "size": [node.width, HEADER_HEIGHT + sockets + lines],
+        "pos": list(place),
+        "size": [node.box_width, node.height],
         "flags": {},
         "order": ids[node.name] - 1,
         "mode": 0,
         "inputs": inputs,
-        "outputs": [{"name": name, "type": kind, "links": []} for name, kind in node.outputs],
+        "outputs": [{"name": name, "type": kind, "links": []} for name, kind in node.type.outputs.items()],
         "properties": properties,
         "widgets_values": list(node.widgets.values()),
+        **({"title": node.title} if node.title else {}),
     }
-    if node.title:
-        found["title"] = node.title
-    return found
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and " " in value
-
-
-def _ui_note(note: Note, node_id: int) -> dict[str, Any]:
+def _ui_note(workflow: Workflow, node_id: int) -> dict[str, Any]:
+    width = max((node.box_width for node in workflow.columns[0]), default=BOX_WIDTH)
     return {
         "id": node_id,
         "type": "MarkdownNote",
-        "pos": [note.column, note.row],
-        "size": [360, 300],
+        "pos": [0, 0],
+        "size": [width, NOTE_HEIGHT],
         "flags": {},
         "order": node_id - 1,
         "mode": 0,
         "inputs": [],
         "outputs": [],
         "properties": {},
-        "widgets_values": [note.text],
+        "widgets_values": [workflow.note],
     }
