@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from ..encoders.clip_vision_pixels import check_images, encode_tiles
 from ..errors import InputError
+
+log = logging.getLogger(__name__)
 
 CLIP_WIDTH = 1280  # of ViT-H, the only tower Wan models were trained with
 COMBINATIONS = ("average", "sum", "concat", "batch")
+Encode = Callable[[Tensor], Tensor]
+"""Pictures ``[B, H, W, C]`` in [0, 1] to rows ``[B, tokens, width]``, after the last but one block."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,78 @@ def mix_tiles(whole: Tensor, tiles: Tensor, ratio: float, *, as_pair: bool) -> T
     if as_pair:
         return torch.stack([ratio * whole, tiles], dim=1).flatten(0, 1)
     return ratio * whole + (1.0 - ratio) * tiles
+
+
+@dataclass(frozen=True)
+class PictureEncoding:
+    """How pictures become rows.
+
+    Args:
+        encode: from pictures to rows.
+        combination: one of ``COMBINATIONS``.
+        tiles: per side; below 2 there are none.
+        ratio: share of the whole picture where there are tiles.
+    """
+
+    encode: Encode
+    combination: str
+    tiles: int = 0
+    ratio: float = 0.5
+
+    def rows(self, pictures: Mapping[str, Tensor], *, as_pair: bool) -> Tensor:
+        """Rows of every picture, ``[N, tokens, width]``.
+
+        Args:
+            pictures: batches ``[B, H, W, C]`` by the input they come from; sizes may differ.
+            as_pair: with tiles, the whole picture and its tiles are two entries.
+        """
+        for name, images in pictures.items():
+            check_images(images, input_name=name)
+        whole = torch.cat([self.encode(images) for images in pictures.values()])
+        if self.tiles < 2:
+            return whole
+        tiled = [
+            encode_tiles(self.encode, images, self.tiles, input_name=name)
+            for name, images in pictures.items()
+        ]
+        return mix_tiles(whole, torch.cat(tiled), self.ratio, as_pair=as_pair)
+
+    def embeds(
+        self,
+        pictures: Mapping[str, Tensor],
+        negative_image: Tensor | None = None,
+        *,
+        strengths: tuple[float, float] = (1.0, 1.0),
+    ) -> ClipEmbeds:
+        """The condition of the positive and, when there is a picture for it, of the negative pass.
+
+        With tiles, a single picture and its tiles are combined like two pictures.
+
+        Args:
+            pictures: as for :meth:`rows`.
+            negative_image: one picture, or one for each of `pictures`; combined as those are.
+            strengths: factors of the first two entries of `pictures`.
+
+        Raises:
+            InputError: another number of negative pictures.
+        """
+        count = sum(len(images) for images in pictures.values())
+        as_pair = count == 1
+        if negative_image is not None and len(negative_image) not in (1, count):
+            raise InputError(
+                "negative_image",
+                f"{len(negative_image)} pictures against {count} in {' and '.join(pictures)}: the negative "
+                "pass needs one picture, or one for each of them",
+            )
+        rows = self.rows(pictures, as_pair=as_pair)
+        positive = combine_rows(rows, self.combination, strengths=strengths)
+        if negative_image is None:
+            return ClipEmbeds(positive)
+        negative = self.rows({"negative_image": negative_image}, as_pair=as_pair)
+        if self.combination in ("concat", "batch") and len(negative) == 1 < len(rows):
+            log.info("negative_image stands for each of the %d pictures", len(rows))
+            negative = negative.expand(len(rows), -1, -1)
+        return ClipEmbeds(positive, combine_rows(negative, self.combination))
 
 
 def as_clip_embeds(value: object, input_name: str, *, width: int = CLIP_WIDTH) -> ClipEmbeds:
