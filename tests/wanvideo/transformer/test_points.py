@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from comfyui_wanvideo.wanvideo.transformer.context import walk_resident
 from comfyui_wanvideo.wanvideo.transformer.points import ExtensionError, ExtensionPoints
 from comfyui_wanvideo.wanvideo.transformer.rope import grid_positions
 from comfyui_wanvideo.wanvideo.transformer.segments import Segment
@@ -219,3 +220,86 @@ def test_two_families_that_replace_the_patch_embedding_are_refused_by_name():
     points.set_embedder("SteadyDancer", embedder)
     with pytest.raises(ExtensionError, match="SCAIL and SteadyDancer"):
         points.set_embedder("SCAIL", embedder)
+
+
+class SideBlock(torch.nn.Module):
+    """A block of a side stream: remembers where it ran."""
+
+    def forward(self, order, index):
+        order.append(("side", index))
+
+
+class StreamWithBlocks:
+    """Two blocks of its own, before blocks 0 and 1, and a record of all that happens."""
+
+    def __init__(self):
+        self.blocks = {0: SideBlock(), 1: SideBlock()}
+        self.order = []
+
+    def begin(self, family_input, start):
+        del family_input
+        self.order.append(("begin", start.latent.shape[1]))
+        return self
+
+    def run_block(self, index, block):
+        block(self.order, index)
+
+    def before_block(self, index, tokens):
+        self.order.append(("before", index))
+        return tokens
+
+    def after_block(self, index, tokens):
+        self.order.append(("after", index))
+        return tokens
+
+
+def test_the_blocks_of_a_side_stream_run_before_the_block_they_stand_before(inputs):
+    model = random_transformer()
+    stream = StreamWithBlocks()
+    model.points.streams[NAME] = stream
+    forward_with(model, inputs, {NAME: ExampleInput()})
+    per_block = [[("side", i)] * (i < 2) + [("before", i), ("after", i)] for i in range(CONFIG.layers)]
+    assert stream.order == [
+        ("begin", CONFIG.in_channels),
+        *(event for events in per_block for event in events),
+    ]
+
+
+def test_the_walk_is_given_the_blocks_of_side_streams_in_the_order_of_execution():
+    model = random_transformer()
+    model.points.streams[NAME] = StreamWithBlocks()
+    kinds = [stage.stream for stage in model.stages()]
+    assert kinds[:4] == [NAME, None, NAME, None]
+
+
+def test_a_side_stream_without_input_is_skipped_by_the_walk(inputs):
+    model = random_transformer()
+    stream = StreamWithBlocks()
+    model.points.streams[NAME] = stream
+    skipped = []
+
+    def walk(blocks, skip):
+        skipped.extend(skip)
+        return walk_resident(blocks, skip)
+
+    forward(model, inputs, walk=walk)
+    assert (skipped, stream.order) == ([0, 2], [])
+
+
+def test_two_families_that_give_the_same_channels_are_refused():
+    points = ExtensionPoints()
+    points.add_channels("image", object())
+    with pytest.raises(ExtensionError, match="channels of the input 'image'"):
+        points.add_channels("image", object())
+
+
+def test_values_are_shared_by_the_passes_over_one_latent_and_made_anew_for_the_next():
+    run, latent = run_state(), torch.zeros(1)
+    made = []
+
+    def evaluate(latent, timestep):
+        run.begin_evaluation(latent, timestep, 0)
+        return run.evaluation_memo("key", lambda: made.append(timestep) or len(made))
+
+    assert [evaluate(latent, 5.0), evaluate(latent, 5.0), evaluate(latent, 4.0)] == [1, 1, 2]
+    assert evaluate(latent.clone(), 4.0) == 3
