@@ -1,5 +1,6 @@
 """Tiny files of the models beyond text to video."""
 
+import re
 from functools import partial
 
 import pytest
@@ -8,8 +9,10 @@ from comfyui_wanvideo.tools.tiny import families, family_files, fill, specs, vae
 from comfyui_wanvideo.tools.tiny.make import write
 from comfyui_wanvideo.wanvideo.vae.load import load_vae
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
-from comfyui_wanvideo.wanvideo.weights.detect import describe_file
+from comfyui_wanvideo.wanvideo.weights.detect import describe_file, detect
 from safetensors.torch import load_file
+
+from ..wanvideo.weights.key_lists import TRANSFORMERS
 
 SMALL = partial(specs.DiTSize, width=1536, feed_forward=8960, layers=30, text_width=4096)
 LARGE = partial(specs.DiTSize, width=5120, feed_forward=13824, layers=40, text_width=4096)
@@ -223,6 +226,58 @@ OUTSIDE = [
 def test_a_file_is_of_the_kind_of_its_folder(tmp_path, group, folder, name):
     (path,) = write(tmp_path, [name])
     assert describe_file(Checkpoint.open(path)) == KINDS[folder]
+
+
+# A tiny transformer -> the real file it stands for
+REAL = {
+    "tiny_wan21_i2v_480": "i2v 14B",
+    "tiny_wan21_flf2v": "flf2v 14B",
+    "tiny_wan22_t2v_high": "t2v 14B",
+    "tiny_wan22_t2v_low": "t2v 14B",
+    "tiny_wan22_i2v_high": "i2v A14B",
+    "tiny_wan22_i2v_low": "i2v A14B",
+    "tiny_wan22_ti2v_5b": "ti2v 5B",
+    "tiny_wan21_fun_inp": "i2v 14B",
+    "tiny_wan22_fun_inp_high": "i2v A14B",
+    "tiny_wan22_fun_inp_low": "i2v A14B",
+    "tiny_wan22_fun_inp_5b": "fun inp 5B",
+    "tiny_wan21_fun_control": "fun control 14B",
+    "tiny_wan21_fun_control_ref": "fun control v1.1 14B",
+    "tiny_wan22_fun_control": "fun control A14B",
+    "tiny_wan22_fun_control_5b": "fun control 5B",
+    "tiny_wan21_fun_camera": "fun camera 14B",
+    "tiny_wan22_fun_camera": "fun camera A14B",
+    "tiny_wan22_fun_camera_5b": "fun camera 5B",
+    "tiny_wan21_control_lora_merged": "control lora 1.3B, merged",
+    "tiny_wan21_phantom": "t2v 14B",
+    "tiny_wan21_vace_full": "vace 14B",
+}
+
+
+@pytest.mark.parametrize(("tiny", "real"), REAL.items())
+def test_a_tiny_transformer_has_the_keys_and_capabilities_of_the_real_one(tmp_path, tiny, real):
+    (path,) = write(tmp_path, [f"{tiny}_fp32"])
+    keys, capabilities, _ = TRANSFORMERS[real]
+    file = Checkpoint.open(path)
+    assert detect(file).capabilities == capabilities
+    assert {without_numbers(key) for key in file} == {without_numbers(key) for key in keys()}
+
+
+def test_every_tiny_transformer_stands_for_a_real_one():
+    names = {
+        name for makers in family_files.MAKERS.values() for folder, name in makers if folder not in KINDS
+    }
+    assert names - {"tiny_vace_module_fp32.safetensors"} == {f"{tiny}_fp32.safetensors" for tiny in REAL}
+
+
+def test_the_tiny_vace_module_is_one(tmp_path):
+    (path,) = write(tmp_path, ["tiny_vace_module_fp32"])
+    assert describe_file(Checkpoint.open(path)) == "VACE module"
+
+
+def without_numbers(key):
+    """The same for all blocks: the tiny transformer has fewer."""
+    return re.sub(r"blocks\.\d+\.", "blocks.", key)
 
 
 def test_the_wan_2_2_vae_decodes_noise_to_a_picture_of_fair_contrast(tmp_path):

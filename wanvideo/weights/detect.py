@@ -15,6 +15,7 @@ from .kinds import WAN_TRANSFORMER, kind_of, wrong_kind
 from .variants import Variant, variants_of
 
 PATCH_VALUES = 4  # latents of one token: 1 x 2 x 2
+_NAMES_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """For messages: the release, all that it may be, or the sizes."""
+        """For messages: the release, the most common ones that it may be, or the sizes."""
         if self.variants:
-            return " or ".join(variant.name for variant in self.variants)
+            return _alternatives([variant.name for variant in self.variants])
         sizes = self.config
         return (
             f"Wan transformer of width {sizes.dim}, {sizes.layers} blocks, "
@@ -82,7 +83,7 @@ def spec_of(checkpoint: Checkpoint, *, rules: tuple[Capability, ...] = CAPABILIT
 
 
 def describe_file(checkpoint: Checkpoint) -> str:
-    """A human name for any model file, for messages: "Wan 2.1 VAE", "LoRA", "Wan 2.1 T2V 14B transformer"."""
+    """A human name for any model file, for messages: "Wan 2.1 VAE", "LoRA", "Wan transformer (...)"."""
     kind = kind_of(checkpoint)
     if kind is not WAN_TRANSFORMER:
         return kind.name
@@ -93,7 +94,14 @@ def describe_file(checkpoint: Checkpoint) -> str:
         spec = _spec(checkpoint, CAPABILITIES)
     except ModelFileError:
         return f"incomplete {kind.name}{stored}"
-    return f"{spec.name} transformer{stored}" if spec.variants else f"{spec.name}{stored}"
+    return f"{kind.name} ({spec.name}){stored}" if spec.variants else f"{spec.name}{stored}"
+
+
+def _alternatives(names: list[str]) -> str:
+    shown, rest = names[:_NAMES_SHOWN], len(names) - _NAMES_SHOWN
+    if rest > 0:
+        shown.append(f"{rest} more of these shapes")
+    return " or ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
 
 
 def _spec(checkpoint: Checkpoint, rules: tuple[Capability, ...]) -> ModelSpec:

@@ -107,6 +107,22 @@ def _is_taehv(names: KeyNames) -> bool:
     return names.has("decoder.22.bias") and len(shape) == 4 and shape[1] in (16, 48)
 
 
+def _is_longcat(names: KeyNames) -> bool:
+    """In its own names, or in the Wan-like ones of repackaged files; the feed-forward is its own in both."""
+    return names.has("blocks.0.ffn.w1.weight") and names.has_any(
+        "blocks.0.attn.qkv.weight", "blocks.0.self_attn.q.weight"
+    )
+
+
+def _is_ovi_audio(names: KeyNames) -> bool:
+    """The video half has these keys as well, but the patches of a video."""
+    return names.has("blocks.0.cross_attn.k_fusion.weight") and not names.has("patch_embedding.weight")
+
+
+def _is_lynx_resampler(names: KeyNames) -> bool:
+    return names.has("latents", "layers.0.0.to_kv.weight", "norm_out.weight")
+
+
 WAN_TRANSFORMER = FileKind("Wan transformer", "WanVideo Model Loader", _is_wan_transformer)
 WAN21_VAE = FileKind(
     "Wan 2.1 VAE", "WanVideo VAE Loader", lambda names: _is_wan21_vae(names) or _is_diffusers_vae(names, 16)
@@ -142,6 +158,9 @@ KINDS: tuple[FileKind, ...] = (
         "WanVideo Controlnet Loader",
         lambda names: names.has("control_encoder.0.0.weight", "controlnet_blocks.0.weight"),
     ),
+    FileKind("LongCat-Video transformer", None, _is_longcat),
+    FileKind("Wan audio transformer (Ovi)", None, _is_ovi_audio),
+    FileKind("Wan-Animate-2 transformer", None, lambda names: names.has("blocks.0.block.self_attn.q.weight")),
     WAN_TRANSFORMER,
     FileKind(
         "VACE module",
@@ -169,7 +188,18 @@ KINDS: tuple[FileKind, ...] = (
     FileKind(
         "Lynx module",
         "WanVideo Extra Model Select",
-        lambda names: names.has_any("ref_adapter.to_k_ref.weight", "ip_adapter.registers", "to_v_ip.weight"),
+        lambda names: names.has_any("to_k_ref.weight", "ip_adapter.registers", "to_v_ip.weight"),
+    ),
+    FileKind("Lynx resampler", "Load Lynx Resampler", _is_lynx_resampler),
+    FileKind(
+        "MTV-Crafter module",
+        "WanVideo Extra Model Select",
+        lambda names: names.has("blocks.0.motion_attn.k.weight"),
+    ),
+    FileKind(
+        "FlashVSR projector",
+        "WanVideo Extra Model Select",
+        lambda names: names.has("norm1.gamma", "linear_layers.0.weight"),
     ),
     LORA,
     WAN22_VAE,
@@ -216,14 +246,6 @@ KINDS: tuple[FileKind, ...] = (
         lambda names: names.has("encoder.layers.0.self_attn.q_proj.weight", "encoder.conv1.weight"),
     ),
     FileKind(
-        "LongCat-Video transformer",
-        None,
-        lambda names: names.has("blocks.0.attn.qkv.weight", "blocks.0.ffn.w1.weight"),
-    ),
-    FileKind(
-        "Wan audio transformer (Ovi)", None, lambda names: names.has("blocks.0.cross_attn.k_fusion.weight")
-    ),
-    FileKind(
         "Flux or HunyuanVideo transformer",
         None,
         lambda names: names.has_ending("img_attn.qkv.weight", "img_attn_qkv.weight"),
@@ -265,5 +287,5 @@ def wrong_kind(checkpoint: Checkpoint, expected: str) -> ModelFileError:
         return ModelFileError(
             checkpoint.path, f"is not {expected}; its kind is unknown (it holds {shown}, ...)"
         )
-    advice = f"load it with {kind.loader}" if kind.loader else "Wan models do not use it"
+    advice = f"load it with {kind.loader}" if kind.loader else "no node of this pack reads it"
     return ModelFileError(checkpoint.path, f"is not {expected}: it looks like a {kind.name}; {advice}")

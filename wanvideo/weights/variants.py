@@ -40,7 +40,17 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Variant:
-    """One released model."""
+    """One released model.
+
+    Args:
+        name: as messages say it.
+        dim: width of the token stream.
+        layers: transformer blocks.
+        in_channels: latent channels entering the patch embedding, conditions included.
+        out_channels: latent channels of the prediction.
+        capabilities: what is in its file beyond "text" (names of `weights.capabilities`).
+        defaults: its authors' settings; None where they are not known.
+    """
 
     name: str
     dim: int
@@ -48,7 +58,7 @@ class Variant:
     in_channels: int
     out_channels: int
     capabilities: frozenset[str]
-    defaults: Defaults
+    defaults: Defaults | None
 
 
 @cache
@@ -60,7 +70,7 @@ def known_variants() -> tuple[Variant, ...]:
             **{
                 **row,
                 "capabilities": frozenset(row["capabilities"]),
-                "defaults": Defaults(**row["defaults"]),
+                "defaults": Defaults(**row["defaults"]) if row["defaults"] else None,
             }
         )
         for row in rows

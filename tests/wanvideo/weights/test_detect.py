@@ -5,116 +5,68 @@ import torch
 from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.weights.capabilities import CAPABILITIES, with_key
-from comfyui_wanvideo.wanvideo.weights.detect import describe_file, detect
+from comfyui_wanvideo.wanvideo.weights.detect import describe_file, detect, spec_of
+from comfyui_wanvideo.wanvideo.weights.joined import joined
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
+from comfyui_wanvideo.wanvideo.weights.variants import known_variants
 
-SMALL = {"dim": 1536, "ffn": 8960, "layers": 30}
-LARGE = {"dim": 5120, "ffn": 13824, "layers": 40}
-FIVE = {"dim": 3072, "ffn": 14336, "layers": 30}
+from .key_lists import OTHER_FILES, TRANSFORMERS
 
-
-def ref_conv(dim, channels):
-    return {"ref_conv.weight": (dim, channels, 2, 2), "ref_conv.bias": (dim,)}
-
-
-def camera(dim, factor):
-    return {"control_adapter.conv.weight": (dim, 24 * factor**2, 2, 2)}
-
-
-RELEASES = {
-    "Wan 2.1 T2V 1.3B": (SMALL, {}, {}, {"t2v", "text"}),
-    "Wan 2.1 T2V 14B": (LARGE, {}, {}, {"t2v", "text"}),
-    "Wan 2.2 T2V A14B": (LARGE, {}, {}, {"t2v", "text"}),
-    "Wan 2.1 I2V 14B 480P": (LARGE, {"cin": 36, "image": True}, {}, {"i2v", "clip image", "text"}),
-    "Wan 2.1 I2V 14B 720P": (LARGE, {"cin": 36, "image": True}, {}, {"i2v", "clip image", "text"}),
-    "Wan 2.1 FLF2V 14B 720P": (
-        LARGE,
-        {"cin": 36, "image": True, "flf": True},
-        {},
-        {"i2v", "clip image", "first and last frame", "text"},
-    ),
-    "Wan 2.2 I2V A14B": (LARGE, {"cin": 36}, {}, {"i2v", "text"}),
-    "Wan 2.2 TI2V 5B": (FIVE, {"cin": 48, "cout": 48}, {}, {"t2v", "clean first frame", "text"}),
-    "Wan 2.1 Fun InP 1.3B": (SMALL, {"cin": 36, "image": True}, {}, {"i2v", "clip image", "text"}),
-    "Wan 2.2 Fun InP 5B": (FIVE, {"cin": 100, "cout": 48}, {}, {"i2v", "text"}),
-    "Wan 2.1 Fun Control 14B": (
-        LARGE,
-        {"cin": 48, "image": True},
-        {},
-        {"fun control", "clip image", "text"},
-    ),
-    "Wan 2.1 Fun Control V1.1 1.3B": (
-        SMALL,
-        {"cin": 48, "image": True},
-        ref_conv(1536, 16),
-        {"fun control", "fun reference", "clip image", "text"},
-    ),
-    "Wan 2.2 Fun Control A14B": (
-        LARGE,
-        {"cin": 52},
-        ref_conv(5120, 16),
-        {"fun control", "fun reference", "text"},
-    ),
-    "Wan 2.2 Fun Control 5B": (
-        FIVE,
-        {"cin": 148, "cout": 48},
-        ref_conv(3072, 48),
-        {"fun control", "fun reference", "text"},
-    ),
-    "Wan 2.1 Fun Camera V1.1 14B": (
-        LARGE,
-        {"cin": 32, "image": True},
-        camera(5120, 8),
-        {"fun camera", "clip image", "text"},
-    ),
-    "Wan 2.2 Fun Camera A14B": (LARGE, {"cin": 36}, camera(5120, 8), {"fun camera", "i2v", "text"}),
-    "Wan 2.2 Fun Camera 5B": (
-        FIVE,
-        {"cin": 100, "cout": 48},
-        camera(3072, 16),
-        {"fun camera", "i2v", "text"},
-    ),
-}
+FILES = [pytest.param(*case, id=name) for name, case in TRANSFORMERS.items()]
 
 
 @pytest.fixture
-def release(shapes_of, make_header):
-    def make(name):
-        size, channels, extra, _ = RELEASES[name]
-        return make_header({**shapes_of["wan"](**size, **channels), **extra})
-
-    return make
+def release(make_header):
+    return lambda name: make_header(TRANSFORMERS[name][0]())
 
 
-@pytest.mark.parametrize("name", RELEASES)
-def test_the_capabilities_of_a_release_are_found(release, name):
-    assert detect(release(name)).capabilities == RELEASES[name][3]
+# Every release: the sizes and channels are the real ones.
 
 
-@pytest.mark.parametrize("name", RELEASES)
-def test_a_release_is_among_the_variants_of_its_file(release, name):
-    assert name in [variant.name for variant in detect(release(name)).variants]
+@pytest.mark.parametrize(("keys", "capabilities", "_names"), FILES)
+def test_a_file_has_exactly_the_capabilities_of_its_release(make_header, keys, capabilities, _names):
+    assert detect(make_header(keys())).capabilities == capabilities
 
 
-@pytest.mark.parametrize(
-    ("size", "vace_layers", "name"), [(SMALL, 15, "Wan 2.1 VACE 1.3B"), (LARGE, 8, "Wan 2.1 VACE 14B")]
-)
-def test_a_full_vace_file_is_a_transformer_with_vace(shapes_of, make_header, size, vace_layers, name):
-    vace = shapes_of["vace"](size["dim"], size["ffn"], vace_layers)
-    spec = detect(make_header({**shapes_of["wan"](**size), **vace}))
-    assert spec.capabilities == {"t2v", "text", "vace"}
-    assert spec.config.layers == size["layers"]
-    assert spec.name == name
+@pytest.mark.parametrize(("keys", "_capabilities", "names"), FILES)
+def test_a_file_is_named_by_exactly_the_releases_of_its_shapes(make_header, keys, _capabilities, names):
+    assert tuple(variant.name for variant in detect(make_header(keys())).variants) == names
+
+
+def test_every_release_of_the_table_has_a_key_list():
+    listed = [name for *_, names in TRANSFORMERS.values() for name in names]
+    assert {variant.name for variant in known_variants()} == set(listed)
+
+
+@pytest.mark.parametrize("rule", CAPABILITIES, ids=lambda rule: rule.name)
+def test_every_capability_is_in_some_key_list_and_missing_in_others(rule):
+    has_it = [rule.name in capabilities for _, capabilities, _ in TRANSFORMERS.values()]
+    assert any(has_it)
+    assert not all(has_it)
+
+
+def test_vace_blocks_are_no_blocks_of_the_transformer(release):
+    assert detect(release("vace 1.3B")).config.layers == 30
+
+
+def test_blocks_of_side_networks_are_no_blocks_of_the_transformer(release):
+    assert detect(release("one-to-all 14B")).config.layers == 40
+
+
+def test_a_module_in_a_file_of_its_own_gives_its_capability_to_the_model_it_is_joined_with(make_header):
+    module = make_header(OTHER_FILES["vace module 1.3B"][0](), name="vace.safetensors")
+    base = make_header(TRANSFORMERS["t2v 1.3B"][0]())
+    assert spec_of(joined(base, [module])) == detect(make_header(TRANSFORMERS["vace 1.3B"][0]()))
 
 
 def test_the_sizes_of_t2v_1_3b_are_the_official_ones(release):
-    assert detect(release("Wan 2.1 T2V 1.3B")).config == WanConfig(
+    assert detect(release("t2v 1.3B")).config == WanConfig(
         dim=1536, ffn_dim=8960, heads=12, layers=30, in_channels=16, out_channels=16
     )
 
 
 def test_the_sizes_of_i2v_14b_are_the_official_ones(release):
-    assert detect(release("Wan 2.1 I2V 14B 480P")).config == WanConfig(
+    assert detect(release("i2v 14B")).config == WanConfig(
         dim=5120,
         ffn_dim=13824,
         heads=40,
@@ -126,13 +78,21 @@ def test_the_sizes_of_i2v_14b_are_the_official_ones(release):
 
 
 def test_the_sizes_of_ti2v_5b_are_the_official_ones(release):
-    assert detect(release("Wan 2.2 TI2V 5B")).config == WanConfig(
+    assert detect(release("ti2v 5B")).config == WanConfig(
         dim=3072, ffn_dim=14336, heads=24, layers=30, in_channels=48, out_channels=48
     )
 
 
-def test_models_that_shapes_cannot_tell_apart_are_all_named(release):
-    assert detect(release("Wan 2.2 T2V A14B")).name == "Wan 2.1 T2V 14B or Wan 2.2 T2V A14B"
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("ti2v 5B", "Wan 2.2 TI2V 5B"),
+        ("i2v A14B", "Wan 2.2 I2V A14B or Wan 2.2 Fun InP A14B"),
+        ("t2v 14B", "Wan 2.1 T2V 14B, Wan 2.2 T2V A14B or 4 more of these shapes"),
+    ],
+)
+def test_models_that_shapes_cannot_tell_apart_are_named_by_the_most_common(release, file, name):
+    assert detect(release(file)).name == name
 
 
 def test_a_size_nobody_released_is_named_by_its_numbers(shapes_of, make_header):
@@ -143,8 +103,8 @@ def test_a_size_nobody_released_is_named_by_its_numbers(shapes_of, make_header):
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "module."])
 @pytest.mark.parametrize("layout", [str, to_diffusers])
-def test_prefix_and_layout_do_not_change_the_answer(shapes_of, make_header, prefix, layout):
-    shapes = shapes_of["wan"](**SMALL)
+def test_prefix_and_layout_do_not_change_the_answer(make_header, prefix, layout):
+    shapes = TRANSFORMERS["t2v 1.3B"][0]()
     found = detect(make_header({prefix + layout(key): shape for key, shape in shapes.items()}))
     assert found == detect(make_header(shapes))
 
@@ -154,34 +114,6 @@ def test_the_storage_dtypes_are_those_of_the_block_matrices(shapes_of, make_head
     dtypes = {key: torch.float16 for key in shapes if ".self_attn." in key}
     spec = detect(make_header(shapes, dtypes={**dtypes, "patch_embedding.weight": torch.float32}))
     assert spec.dtypes == {torch.float16, torch.bfloat16}
-
-
-@pytest.mark.parametrize(
-    ("channels", "extra", "capability"),
-    [
-        ({"cin": 48}, {}, "unilumos"),
-        ({}, {"fps_embedding.weight": (2, 256)}, "fps embedding"),
-        ({}, {"blocks.0.cam_encoder.weight": (256, 12)}, "recammaster"),
-        ({"cin": 36}, {"text_projection.0.weight": (256, 3584)}, "bindweave"),
-        ({}, {"casual_audio_encoder.encoder.final_linear.weight": (2, 2)}, "s2v"),
-        ({"cin": 36}, {"audio_proj.audio_proj_glob_1.layer.bias": (2,)}, "humo"),
-        ({"cin": 36, "image": True}, {"pose_patch_embedding.weight": (256, 16, 1, 2, 2)}, "animate"),
-        ({"cin": 20, "image": True}, {"patch_embedding_pose.weight": (256, 20, 1, 2, 2)}, "scail"),
-        ({"cin": 36, "image": True}, {"patch_embedding_global.weight": (256, 36, 1, 2, 2)}, "wan dancer"),
-        ({"cin": 96, "cout": 48}, {}, "lucy edit"),
-    ],
-)
-def test_a_family_is_found_by_its_tensors(shapes_of, make_header, channels, extra, capability):
-    assert capability in detect(make_header({**shapes_of["wan"](**channels), **extra})).capabilities
-
-
-def test_minimax_remover_has_no_text(shapes_of, make_header):
-    shapes = {
-        key: shape
-        for key, shape in shapes_of["wan"](cin=48).items()
-        if "cross_attn" not in key and "text_embedding" not in key and "norm3" not in key
-    }
-    assert detect(make_header(shapes)).capabilities == {"minimax remover"}
 
 
 def test_a_family_can_add_its_own_capability(shapes_of, make_header):
@@ -218,7 +150,7 @@ def test_a_patch_embedding_of_another_rank_is_refused(shapes_of, make_header):
 
 
 def test_a_transformer_is_described_by_its_release(release):
-    assert describe_file(release("Wan 2.1 T2V 1.3B")) == "Wan 2.1 T2V 1.3B transformer"
+    assert describe_file(release("ti2v 5B")) == "Wan transformer (Wan 2.2 TI2V 5B)"
 
 
 def test_an_incomplete_transformer_is_described_as_such(shapes_of, make_header):

@@ -6,6 +6,8 @@ from comfyui_wanvideo.wanvideo.errors import ModelFileError
 from comfyui_wanvideo.wanvideo.weights.detect import describe_file, detect
 from comfyui_wanvideo.wanvideo.weights.kinds import KINDS, UNKNOWN, kind_of, wrong_kind
 
+from .key_lists import OTHER_FILES, TRANSFORMERS
+
 VAE21 = ["encoder.conv1.weight", "decoder.middle.0.residual.0.gamma", "decoder.head.0.gamma", "conv2.weight"]
 VAE22 = [*VAE21, "decoder.upsamples.0.upsamples.0.residual.2.weight"]
 T5_BLOCK = "encoder.block.{}.layer.0.SelfAttention.{}.weight"
@@ -86,10 +88,31 @@ def test_a_wrong_file_is_refused_with_what_it_looks_like_and_who_loads_it(make_h
     with pytest.raises(ModelFileError) as caught:
         detect(make_header(dict.fromkeys(keys, (2,)), name="wrong.safetensors"))
     loader = next(kind.loader for kind in KINDS if kind.name == name)
-    advice = f"load it with {loader}" if loader else "Wan models do not use it"
+    advice = f"load it with {loader}" if loader else "no node of this pack reads it"
     assert str(caught.value) == (
         f"wrong.safetensors: is not a Wan transformer: it looks like a {name}; {advice}"
     )
+
+
+OTHERS = [pytest.param(*case, id=name) for name, case in OTHER_FILES.items()]
+
+
+@pytest.mark.parametrize(("keys", "name", "_loader"), OTHERS)
+def test_a_released_file_is_of_its_kind(make_header, keys, name, _loader):
+    assert describe_file(make_header(keys())) == name
+
+
+@pytest.mark.parametrize(("keys", "name", "loader"), OTHERS)
+def test_a_released_file_that_is_no_transformer_is_refused_with_who_loads_it(make_header, keys, name, loader):
+    with pytest.raises(ModelFileError) as caught:
+        detect(make_header(keys()))
+    advice = f"load it with {loader}" if loader else "no node of this pack reads it"
+    assert str(caught.value).endswith(f"is not a Wan transformer: it looks like a {name}; {advice}")
+
+
+@pytest.mark.parametrize("keys", [case[0] for case in TRANSFORMERS.values()], ids=TRANSFORMERS)
+def test_a_released_transformer_is_of_that_kind(make_header, keys):
+    assert kind_of(make_header(keys())).name == "Wan transformer"
 
 
 def test_an_unknown_file_is_refused_with_its_first_keys(make_header):

@@ -21,7 +21,10 @@ def test_every_capability_of_the_table_is_one_that_detection_knows():
     assert used <= {rule.name for rule in CAPABILITIES}
 
 
-@pytest.mark.parametrize("variant", known_variants(), ids=lambda variant: variant.name)
+WITH_DEFAULTS = [variant for variant in known_variants() if variant.defaults]
+
+
+@pytest.mark.parametrize("variant", WITH_DEFAULTS, ids=lambda variant: variant.name)
 def test_defaults_fit_the_model(variant):
     defaults, stride = variant.defaults, 32 if variant.out_channels == 48 else 16
     assert defaults.frames % 4 == 1
@@ -32,6 +35,11 @@ def test_defaults_fit_the_model(variant):
     assert defaults.expert_boundary is None or 0 < defaults.expert_boundary < 1
 
 
+def test_only_two_expert_models_have_a_boundary():
+    with_boundary = {variant.name for variant in WITH_DEFAULTS if variant.defaults.expert_boundary}
+    assert with_boundary == {variant.name for variant in WITH_DEFAULTS if "A14B" in variant.name}
+
+
 @pytest.mark.parametrize(
     ("name", "steps", "shift", "cfg", "frames", "rate", "boundary"),
     [
@@ -40,6 +48,11 @@ def test_defaults_fit_the_model(variant):
         ("Wan 2.2 T2V A14B", 40, 12, 4, 81, 16, 0.875),
         ("Wan 2.2 I2V A14B", 40, 5, 3.5, 81, 16, 0.9),
         ("Wan 2.2 TI2V 5B", 50, 5, 5, 121, 24, None),
+        ("Wan 2.2 Fun Control A14B", 50, 5, 6, 81, 16, 0.9),
+        ("Wan 2.1 VACE 14B", 50, 16, 5, 81, 16, None),
+        ("Phantom 14B", 50, 5, 7.5, 121, 24, None),
+        ("SkyReels A2 14B", 50, 8, 5, 81, 15, None),
+        ("UniLumos 1.3B", 25, 8, 6, 49, 12, None),
     ],
 )
 def test_defaults_are_those_of_the_official_configuration(name, steps, shift, cfg, frames, rate, boundary):
@@ -50,12 +63,12 @@ def test_defaults_are_those_of_the_official_configuration(name, steps, shift, cf
 
 def test_the_row_that_explains_most_capabilities_wins():
     found = variants_of(sizes(5120, 40, 16, 16), {"text", "t2v", "vace"})
-    assert [variant.name for variant in found] == ["Wan 2.1 VACE 14B"]
+    assert [variant.name for variant in found] == ["Wan 2.1 VACE 14B", "Wan 2.2 VACE-Fun A14B"]
 
 
 def test_unknown_capabilities_do_not_hide_the_release():
-    found = variants_of(sizes(1536, 30, 16, 16), {"text", "t2v", "recammaster"})
-    assert [variant.name for variant in found] == ["Wan 2.1 T2V 1.3B"]
+    found = variants_of(sizes(3072, 30, 48, 48), {"text", "t2v", "clean first frame", "my family"})
+    assert [variant.name for variant in found] == ["Wan 2.2 TI2V 5B"]
 
 
 def test_other_sizes_have_no_row():
