@@ -205,7 +205,8 @@ def generate(
             edits=[*_inpainting(request, start, setup), *(e for v in inputs.values() for e in v.edits())],
             solver_state=request.initial.solver_state if request.initial else None,
         )
-        decode = merged((value.decode_plan() for value in inputs.values()), setup.latent_frames)
+        kept = setup.latent_frames - max((value.cut_frames for value in inputs.values()), default=0)
+        decode = merged((value.decode_plan() for value in inputs.values()), kept)
         return _generated(result, setup.space, decode)
 
 
@@ -250,12 +251,16 @@ def _timesteps(plan: SamplingPlan, passes: Sequence[Conditioning]) -> list[float
 
 def _generated(result: SampleResult, space: LatentSpace, decode: DecodePlan) -> Generated:
     return Generated(
-        latent=space.denormalise(result.latent.float()).cpu(),
-        denoised=space.denormalise(result.denoised.float()).cpu(),
+        latent=_kept(result.latent, space, decode),
+        denoised=_kept(result.denoised, space, decode),
         generator_state=result.generator_state,
         solver_state=result.solver_state.to("cpu") if result.solver_state else None,
         decode=decode,
     )
+
+
+def _kept(latent: Tensor, space: LatentSpace, decode: DecodePlan) -> Tensor:
+    return space.denormalise(latent[:, :, : decode.latent_frames].float()).cpu()
 
 
 def _start(request: GenerationRequest, plan: SamplingPlan, setup: RunSetup) -> StartLatent:

@@ -51,6 +51,11 @@ class FamilyInput:
         """Latent frames it puts behind the video's own."""
         return 0
 
+    @property
+    def cut_frames(self) -> int:
+        """Latent frames that are cut off the end of the result."""
+        return 0
+
     def extra_tokens(self, geometry: VideoGeometry) -> int:
         """Tokens it adds to the sequence in segments of its own, for the memory plan."""
         del geometry

@@ -23,7 +23,7 @@ class Segment:
     """Tokens with a place and a noise level.
 
     Args:
-        tokens: ``[B, L, D]``.
+        tokens: ``[B, L, D]``; those of ``main`` decide dtype and batch, others may have a batch of 1.
         positions: ``[L, 3]`` frame, row, column; may be negative, fractional or offset.
         timesteps: one value (0 to 1000) for all tokens, or one per frame of the segment; ``L`` is then
             a multiple of their number. 0 is clean.
@@ -97,7 +97,9 @@ def join(segments: SequenceOf[Segment]) -> tuple[Tensor, Sequence]:
             _extend_runs(runs, start + frame * per_frame, start + (frame + 1) * per_frame, row)
         spans.append(Span(segment.role, start, start + length, segment.sees))
         start += length
-    tokens = segments[0].tokens if len(segments) == 1 else torch.cat([s.tokens for s in segments], dim=1)
+    main = next(segment.tokens for segment in segments if segment.role == MAIN)
+    like_main = [segment.tokens.to(main).expand(main.shape[0], -1, -1) for segment in segments]
+    tokens = main if len(segments) == 1 else torch.cat(like_main, dim=1)
     positions = torch.cat([s.positions for s in segments])
     return tokens, Sequence(tokens.shape[0], positions, tuple(values), tuple(runs), tuple(spans))
 

@@ -1,0 +1,1 @@
+"""Phantom: subjects from reference pictures in a new video."""
