@@ -117,7 +117,7 @@ class WanTransformer(nn.Module):
                 run.options.check()
                 stage = stages[number]
                 if stage.stream is not None:
-                    sessions[stage.stream].run_block(stage.index, block)
+                    tokens = sessions[stage.stream].run_block(stage.index, block, tokens)
                     continue
                 chosen = run.options.attention_for(run.step, stage.index) or context.attention
                 for session in sessions.values():

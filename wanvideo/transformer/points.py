@@ -97,8 +97,17 @@ class Session(Protocol):
         """Tokens entering block ``index``; a block of the stream itself at this place has run."""
         ...
 
-    def run_block(self, index: int, block: nn.Module) -> None:
-        """Run the stream's own block that stands before block ``index``; its weights are on the device."""
+    def run_block(self, index: int, block: nn.Module, tokens: Tensor) -> Tensor:
+        """Run the stream's own block that stands before block ``index``; its weights are on the device.
+
+        Args:
+            index: as in ``SideStream.blocks``.
+            block: of the stream.
+            tokens: about to enter block ``index``; may be changed in place.
+
+        Returns:
+            The tokens.
+        """
         ...
 
     def after_block(self, index: int, tokens: Tensor) -> Tensor:
@@ -128,7 +137,10 @@ class SideStream(Protocol):
 
     @property
     def blocks(self) -> Mapping[int, nn.Module]:
-        """Blocks of its own, by the block before which they run: they are streamed like the model's."""
+        """Blocks of its own, by the block before which they run: they are streamed like the model's.
+
+        One that runs behind the last block has the number of blocks.
+        """
         ...
 
     def begin(self, family_input: Any, start: StreamStart) -> Session:
@@ -197,11 +209,12 @@ class ExtensionPoints:
     def stages(self, blocks: Sequence[nn.Module]) -> list[Stage]:
         """The model's blocks and those of the streams, in the order of execution."""
         stages: list[Stage] = []
-        for index, block in enumerate(blocks):
+        for index in range(len(blocks) + 1):
             for name, stream in self.streams.items():
                 if index in stream.blocks:
                     stages.append(Stage(index, stream.blocks[index], name))
-            stages.append(Stage(index, block))
+            if index < len(blocks):
+                stages.append(Stage(index, blocks[index]))
         return stages
 
     def names(self) -> set[str]:
