@@ -102,6 +102,31 @@ def _strength(name: str, picture: str) -> io.Float.Input:
     )
 
 
+def _tile_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "tiles",
+            default=0,
+            min=0,
+            max=MAX_TILES,
+            step=2,
+            optional=True,
+            tooltip="Encode each picture also in tiles x tiles parts and average them: more detail. "
+            "A single picture and its tiles are combined like two pictures. 0: off.",
+        ),
+        io.Float.Input(
+            "ratio",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="With tiles: the factor of the whole picture; the tiles of several pictures have "
+            "the rest to 1, those of a single one 1.",
+        ),
+    ]
+
+
 class WanVideoClipVisionEncode(WanNode):
     """One picture or several to CLIP rows."""
 
@@ -148,26 +173,7 @@ class WanVideoClipVisionEncode(WanNode):
                     tooltip="What the negative pass looks at instead; needs a CFG above 1. One picture, or "
                     "as many as the others together.",
                 ),
-                io.Int.Input(
-                    "tiles",
-                    default=0,
-                    min=0,
-                    max=MAX_TILES,
-                    step=2,
-                    optional=True,
-                    tooltip="Encode each picture also in tiles x tiles parts and average them: more detail. "
-                    "A single picture and its tiles are combined like two pictures. 0: off.",
-                ),
-                io.Float.Input(
-                    "ratio",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="With tiles: the factor of the whole picture; the tiles of several pictures have "
-                    "the rest to 1, those of a single one 1.",
-                ),
+                *_tile_inputs(),
             ],
             outputs=[ClipEmbedsSocket.Output(display_name="image_embeds")],
         )
