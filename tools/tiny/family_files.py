@@ -19,7 +19,6 @@ from .specs import DiTSize, Shapes, dit
 
 IMAGE, FUN, CONTROL_LORA, PHANTOM = "image", "fun", "control_lora", "phantom"
 VACE, UNI3C = "vace", "uni3c"
-GROUPS = (IMAGE, FUN, CONTROL_LORA, PHANTOM, VACE, UNI3C)
 
 _VACE_LAYERS = 2
 _CONTROL_CHANNELS = 32
@@ -99,26 +98,27 @@ def _control_factors(seed: int) -> dict[str, Tensor]:
     return fill.tensors(shapes, file="control_lora", seed=seed)
 
 
-def _transformer(name: str, *additions: Addition, **size: int | bool) -> tuple[tuple[str, str], Write]:
+def _transformer(
+    name: str, *additions: Addition, channels: tuple[int, int] = (16, 16), clip: bool = False
+) -> tuple[tuple[str, str], Write]:
+    """A row of the table: `channels` are those in and out, `clip` is whether it has the image branch."""
     place = "diffusion_models", f"tiny_{name}_fp32.safetensors"
-    return place, partial(write_dit, tag=name, size=DiTSize(**size), additions=additions)
+    size = DiTSize(in_channels=channels[0], out_channels=channels[1], has_image_branch=clip)
+    return place, partial(write_dit, tag=name, size=size, additions=additions)
 
-
-_PICTURE = {"has_image_branch": True}
-_FIVE = {"out_channels": 48}
 
 # By group, then by (model folder, file name).
 MAKERS: Mapping[str, Mapping[tuple[str, str], Write]] = {
     IMAGE: {
         **dict(
             (
-                _transformer("wan21_i2v_480", in_channels=36, **_PICTURE),
-                _transformer("wan21_flf2v", families.first_and_last_frame, in_channels=36, **_PICTURE),
+                _transformer("wan21_i2v_480", channels=(36, 16), clip=True),
+                _transformer("wan21_flf2v", families.first_and_last_frame, channels=(36, 16), clip=True),
                 _transformer("wan22_t2v_high"),
                 _transformer("wan22_t2v_low"),
-                _transformer("wan22_i2v_high", in_channels=36),
-                _transformer("wan22_i2v_low", in_channels=36),
-                _transformer("wan22_ti2v_5b", in_channels=48, **_FIVE),
+                _transformer("wan22_i2v_high", channels=(36, 16)),
+                _transformer("wan22_i2v_low", channels=(36, 16)),
+                _transformer("wan22_ti2v_5b", channels=(48, 48)),
             )
         ),
         ("vae", "tiny_wan22_vae_fp32.safetensors"): write_wan22_vae,
@@ -131,17 +131,17 @@ MAKERS: Mapping[str, Mapping[tuple[str, str], Write]] = {
     },
     FUN: dict(
         (
-            _transformer("wan21_fun_inp", in_channels=36, **_PICTURE),
-            _transformer("wan22_fun_inp_high", in_channels=36),
-            _transformer("wan22_fun_inp_low", in_channels=36),
-            _transformer("wan22_fun_inp_5b", in_channels=100, **_FIVE),
-            _transformer("wan21_fun_control", in_channels=48, **_PICTURE),
-            _transformer("wan21_fun_control_ref", families.reference, in_channels=48, **_PICTURE),
-            _transformer("wan22_fun_control", families.reference, in_channels=52),
-            _transformer("wan22_fun_control_5b", families.reference, in_channels=148, **_FIVE),
-            _transformer("wan21_fun_camera", families.camera, in_channels=32, **_PICTURE),
-            _transformer("wan22_fun_camera", families.camera, in_channels=36),
-            _transformer("wan22_fun_camera_5b", families.camera, in_channels=100, **_FIVE),
+            _transformer("wan21_fun_inp", channels=(36, 16), clip=True),
+            _transformer("wan22_fun_inp_high", channels=(36, 16)),
+            _transformer("wan22_fun_inp_low", channels=(36, 16)),
+            _transformer("wan22_fun_inp_5b", channels=(100, 48)),
+            _transformer("wan21_fun_control", channels=(48, 16), clip=True),
+            _transformer("wan21_fun_control_ref", families.reference, channels=(48, 16), clip=True),
+            _transformer("wan22_fun_control", families.reference, channels=(52, 16)),
+            _transformer("wan22_fun_control_5b", families.reference, channels=(148, 48)),
+            _transformer("wan21_fun_camera", families.camera, channels=(32, 16), clip=True),
+            _transformer("wan22_fun_camera", families.camera, channels=(36, 16)),
+            _transformer("wan22_fun_camera_5b", families.camera, channels=(100, 48)),
         )
     ),
     CONTROL_LORA: {
