@@ -31,6 +31,8 @@ class ImageInput(FamilyInput):
         mask: ``[1, 4, T, h, w]``, 1 where a pixel frame is known.
         is_last_alone: the last latent frame is the end image, encoded as a picture of its own, behind
             the frames of the video (for models that know only start images).
+        is_first: ``[1, 1, T, 1, 1]``, 1 at the first frame of the video; made when prepared, since leading
+            frames and windows move it.
     """
 
     needs: ClassVar[str] = "an image-to-video model; this one makes video from text alone"
@@ -38,6 +40,7 @@ class ImageInput(FamilyInput):
     latent: Timed
     mask: Timed
     is_last_alone: bool = False
+    is_first: Timed | None = None
 
     @property
     def trailing_frames(self) -> int:
@@ -63,7 +66,14 @@ class ImageInput(FamilyInput):
         mask = self.mask.values.to(latent)
         if mask.shape[-2:] != latent.shape[-2:]:
             mask = functional.interpolate(mask, size=latent.shape[2:], mode="nearest")
-        return replace(self, latent=Timed(setup.in_place(latent)), mask=Timed(setup.in_place(mask)))
+        first = torch.zeros((1, 1, setup.geometry.latent_frames, 1, 1), device=latent.device)
+        first[:, :, 0] = 1.0
+        return replace(
+            self,
+            latent=Timed(setup.in_place(latent)),
+            mask=Timed(setup.in_place(mask)),
+            is_first=Timed(setup.in_place(first)),
+        )
 
     def decode_plan(self) -> DecodePlan:
         """The end image is decoded as it was encoded."""

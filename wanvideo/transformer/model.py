@@ -153,7 +153,7 @@ class WanTransformer(nn.Module):
         else:
             tokens = self.patch_embedding(latent)
         for point, family_input in active(self.points.embed, inputs):
-            tokens = tokens + point.residual(family_input, tokens, run).to(tokens)
+            tokens = tokens.add_(point.residual(family_input, tokens, run))  # in place: it is of their size
         # A convolution leaves the channels outermost; blocks work on whole tokens, in place. Two calls,
         # since `to` keeps the layout when it has no dtype to change.
         tokens = tokens.flatten(1, 3).to(self.compute_dtype, memory_format=torch.contiguous_format)
