@@ -24,6 +24,7 @@ from ..wanvideo.generation import (
 )
 from ..wanvideo.sampling.plan import SamplingPlan, SolverHistoryMode
 from ..wanvideo.sampling.schedules import build_schedule
+from ..wanvideo.sampling.solver import AnySolver
 from ..wanvideo.transformer.context import RunOptions
 from ..wanvideo.transformer.rope import RopeOptions
 from .attention import HOST_BACKENDS
@@ -55,7 +56,10 @@ LATER_INPUTS = {
 
 @dataclass(frozen=True)
 class SamplerInputs:
-    """Inputs of the sampler nodes, by input name; see the nodes for their meaning."""
+    """Inputs of the sampler nodes, by input name; see the nodes for their meaning.
+
+    ``solver`` is no input: a node that stands for another method than the schedule's sets it.
+    """
 
     model: WanVideoModel
     image_embeds: ImageEmbeds
@@ -78,6 +82,7 @@ class SamplerInputs:
     end_step: float = -1
     add_noise_to_samples: bool = False
     solver_history: SolverHistoryMode | Literal[""] = "restart"
+    solver: AnySolver | None = None
     flowedit_args: object = None
     feta_args: object = None
     context_options: object = None
@@ -184,6 +189,7 @@ def _request(
         inputs={**inputs.image_embeds.inputs, **{each.name: each.value for each in attached}},
         filters=inputs.experimental_args.filters if inputs.experimental_args else (),
         solver_history=inputs.solver_history or "restart",
+        solver=inputs.solver,
     )
 
 

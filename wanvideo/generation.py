@@ -27,7 +27,7 @@ from .sampling.noise import StartLatent, start_latent
 from .sampling.plan import SamplingPlan, SolverHistoryMode
 from .sampling.sampler import Observer, SampleResult, sample
 from .sampling.schedules import Schedule
-from .sampling.solver import SolverHistory
+from .sampling.solver import AnySolver, SolverHistory
 from .transformer.config import WanConfig
 from .transformer.context import RunOptions, RunState
 from .transformer.model import WanTransformer
@@ -70,6 +70,7 @@ class GenerationRequest:
         inputs: family inputs by name.
         filters: guidance filters.
         solver_history: see ``sampling.plan.SamplingPlan``.
+        solver: sampling method; ``None`` takes the one of the schedule.
     """
 
     geometry: VideoGeometry
@@ -82,6 +83,7 @@ class GenerationRequest:
     inputs: Mapping[str, FamilyInput] = field(default_factory=dict[str, FamilyInput])
     filters: tuple[Filter, ...] = ()
     solver_history: SolverHistoryMode = "restart"
+    solver: AnySolver | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ def _plan(request: GenerationRequest, guidance: Guidance) -> SamplingPlan:
         first_step=first,
         end_step=end,
         guidance=guidance,
+        solver=request.solver,
         seed=request.seed,
         filters=request.filters,
         solver_history=request.solver_history,

@@ -13,7 +13,7 @@ from comfyui_wanvideo.wanvideo.sampling.sigmas import shifted
 from comfyui_wanvideo.wanvideo.sampling.solver import SolverHistory, log_snr, noise_ratio
 from comfyui_wanvideo.wanvideo.sampling.solvers import SOLVERS
 from comfyui_wanvideo.wanvideo.sampling.solvers.euler import FrameEuler
-from comfyui_wanvideo.wanvideo.sampling.solvers.unipc import UniPCState
+from comfyui_wanvideo.wanvideo.sampling.solvers.unipc import FrameUniPC, UniPC, UniPCState
 
 SHAPE = (1, 4, 3, 6, 6)
 
@@ -235,3 +235,20 @@ def test_a_history_moves_all_its_tensors(x):
     assert moved.x is not None
     assert [moved.x.device.type, *(clean.device.type for clean in moved.clean)] == ["meta"] * 3
     assert (moved.sigmas, moved.order) == (state.sigmas, state.order)
+
+
+class TestFrameUniPC:
+    def test_it_is_unipc_where_the_scheduler_remembers_a_view_that_was_overwritten(self, make_plan):
+        """Two steps by hand with SkyReels V2's order of writes: the corrector gets the predicted latent."""
+        plan = make_plan("unipc", 3)
+        x, velocities = torch.randn(4), [torch.randn(4) for _ in range(3)]
+        solver, state, latent = FrameUniPC(), FrameUniPC().init(x), x
+        after = []
+        for step, velocity in zip(plan.steps, velocities, strict=True):
+            latent, state = solver.step(lambda _x, _t, v=velocity: v, latent, step, state, lambda: None)
+            after.append(latent)
+        plain, memory = UniPC().step(lambda _x, _t: velocities[0], x, plan.steps[0], UniPC().init(x), None)
+        aliased = replace(memory, x=plain)
+        expected, _ = UniPC().step(lambda _x, _t: velocities[1], plain, plan.steps[1], aliased, None)
+        assert torch.equal(after[0], plain)
+        assert torch.equal(after[1], expected)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -92,8 +91,5 @@ class NoisedPrefix(CleanFrames):
         """The latent with the noised frames in front."""
         shown = super().model_input(x, step)
         if self._sigma:
-            frames = noised(self._prefix, self._noise(), self._sigma).to(shown)
-            shown = torch.cat(
-                [frames.expand_as(shown[:, :, : frames.shape[2]]), shown[:, :, frames.shape[2] :]], 2
-            )
+            shown[:, :, : self._prefix.shape[2]] = noised(self._prefix, self._noise(), self._sigma).to(shown)
         return shown

@@ -9,6 +9,7 @@ from ....nodes.base import CATEGORY, WanNode
 from ....nodes.host import io
 from ....nodes.sampling_run import SamplerInputs, run_sampler
 from ...errors import NotYetError
+from ...sampling.solvers.unipc import FrameUniPC
 from .family import FAMILY
 from .inputs import PrefixInput
 
@@ -90,6 +91,8 @@ class WanVideoDiffusionForcingSampler(WanNode):
         if prefix_samples is not None:
             prefix = PrefixInput(prefix_samples["samples"], float(addnoise_condition), inputs["seed"])
             embeds = embeds.with_input(FAMILY.name, prefix)
+        if inputs["scheduler"].startswith("unipc"):
+            inputs["solver"] = FrameUniPC()
         redone = samples if inputs.get("denoise_strength", 1.0) < 1.0 else None
         return io.NodeOutput(
             run_sampler(SamplerInputs(image_embeds=embeds, samples=redone, **inputs)).args[0]

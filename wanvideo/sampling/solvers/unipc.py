@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -48,6 +48,23 @@ class UniPC:
         order = min(self.order, step.steps_left, len(state.clean) + 1)
         now = UniPCState(x, (clean, *state.clean)[:2], (step.sigma, *state.sigmas)[:2], order)
         return _predicted(now, x, step.sigma_next), now
+
+
+class FrameUniPC(UniPC):
+    """UniPC as SkyReels V2 runs it, with a scheduler per frame (``diffusion_forcing_pipeline.py``).
+
+    There the scheduler remembers a view of the latent, which the first step overwrites: the first corrector
+    starts from the latent it corrects instead of the one before. The released models were used like this.
+    """
+
+    name = "frame_unipc"
+
+    def step(
+        self, denoise: Denoiser, x: Tensor, step: Step, state: UniPCState, noise: Noise
+    ) -> tuple[Tensor, UniPCState]:
+        """See :class:`~wanvideo.sampling.solver.Solver`."""
+        predicted, now = super().step(denoise, x, step, state, noise)
+        return predicted, now if state.x is not None else replace(now, x=predicted)
 
 
 def _predicted(state: UniPCState, x: Tensor, sigma_next: float) -> Tensor:
