@@ -65,8 +65,8 @@ class WanVideoPhantomEmbeds(WanNode):
                     optional=True,
                     advanced=True,
                     tooltip="three passes: without subjects, with them, with the prompt too, as published. "
-                    "as WanVideoWrapper: the subjects are in all passes, phantom_cfg_scale has no effect, and "
-                    "the video is shorter by four frames for each subject.",
+                    "as WanVideoWrapper: the subjects are in all passes, phantom_cfg_scale has no effect, "
+                    "and the video is shorter by four frames for each subject.",
                 ),
             ],
             outputs=[ImageEmbedsSocket.Output(display_name="image_embeds")],
@@ -105,9 +105,9 @@ class WanVideoPhantomEmbeds(WanNode):
         if phantom.cut_frames:
             warn(
                 cls,
-                f"as in WanVideoWrapper phantom_cfg_scale has no effect, and the video will be "
-                f"{phantom.cut_frames * TEMPORAL_STRIDE} frames shorter than num_frames. For the whole length "
-                f"and for guidance by the subjects set guidance to {THREE_PASSES!r}",
+                "as in WanVideoWrapper phantom_cfg_scale has no effect, and the video will be "
+                f"{phantom.cut_frames * TEMPORAL_STRIDE} frames shorter than num_frames; for the whole "
+                f"length and for guidance by the subjects set guidance to {THREE_PASSES!r}",
             )
         others = {} if vace_embeds is None else as_image_embeds(vace_embeds, input_name="vace_embeds").inputs
         return io.NodeOutput(ImageEmbeds(geometry, others).with_input(PHANTOM, phantom))
