@@ -24,12 +24,20 @@ Grid = tuple[int, int, int]
 class ChannelPart(Protocol):
     """Point 1: channels joined to the latent before patch embedding."""
 
-    rank: int
-    """Parts are joined in ascending rank, after the noise."""
-    width: int
-    """Number of channels."""
-    required: str
-    """What is missing when there is no input, and what to do; empty if the part stands in for it then."""
+    @property
+    def rank(self) -> int:
+        """Parts are joined in ascending rank, after the noise."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Number of channels."""
+        ...
+
+    @property
+    def required(self) -> str:
+        """What is missing when there is no input, and what to do; empty if the part stands in for it then."""
+        ...
 
     def channels(self, family_input: Any | None, latent: Tensor) -> Tensor:
         """``[B or 1, width, T, H, W]`` for ``latent``; called without input too, since the width is fixed."""

@@ -1,0 +1,1 @@
+"""Control LoRA: a text-to-video model widened by a LoRA to take a control video."""

@@ -1,0 +1,1 @@
+"""Fun Camera: rays of a moving camera added to the tokens."""
