@@ -224,10 +224,14 @@ KINDS: tuple[FileKind, ...] = (
     FileKind(
         "CLIP image encoder",
         "WanVideo CLIP Text Encoder Loader",
-        lambda names: names.has_any(
-            "visual.transformer.0.attn.to_qkv.weight",
-            "vision_model.encoder.layers.0.self_attn.q_proj.weight",
-            "visual.transformer.resblocks.0.attn.in_proj_weight",
+        lambda names: (
+            names.has_any(
+                "visual.transformer.0.attn.to_qkv.weight",
+                "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+                "visual.transformer.resblocks.0.attn.in_proj_weight",
+            )
+            or names.has("cls_embedding", "transformer.0.attn.to_qkv.weight")
+            or names.has("embeddings.class_embedding", "encoder.layers.0.self_attn.q_proj.weight")
         ),
     ),
     FileKind(

@@ -25,6 +25,8 @@ FILES = {
     "CLIP image encoder": [
         ["visual.transformer.0.attn.to_qkv.weight", "log_scale"],
         ["vision_model.encoder.layers.0.self_attn.q_proj.weight"],
+        ["cls_embedding", "transformer.0.attn.to_qkv.weight"],
+        ["embeddings.class_embedding", "encoder.layers.0.self_attn.q_proj.weight"],
     ],
     "LoRA": [
         ["diffusion_model.blocks.0.self_attn.q.lora_A.weight"],
