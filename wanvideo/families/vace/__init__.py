@@ -1,0 +1,1 @@
+"""VACE: a video made after another video, with masks and reference pictures."""
