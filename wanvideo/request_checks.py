@@ -15,12 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def check_inputs(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
-    """Refuse inputs the model has no weights for; say which optional ones are left out.
+    """Refuse inputs the model has no weights for; say which optional ones are left out or missing.
 
     Raises:
         InputError: it names the input and what the model lacks.
     """
     known = model.accepted_inputs()
+    for name, part in model.points.context.items():
+        if part.when_missing and name not in inputs:
+            log.warning("%s", part.when_missing)
     for name, value in inputs.items():
         if name in known or not value.uses_model:
             continue

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.registry import needs_whole_sequence
+from ..weights.formats import PreparedLinear
 from ..weights.linear import WanLinear
 from .chunking import RowBuffer
 from .config import WanConfig
 from .context import BlockContext, TextPart
 from .modulation import Modulation
-from .norms import LayerNorm, RMSNorm
+from .norms import LayerNorm, PreparedRMSNorm, RMSNorm
 from .rows import split_heads
 from .segments import Span
 
@@ -95,8 +96,8 @@ class SelfAttention(nn.Module):
 
 
 @dataclass(frozen=True)
-class _TextKeys:
-    """Keys and values ``[B or 1, M, N, 128]`` of a text part, for tokens ``start`` to ``stop``."""
+class _PartKeys:
+    """Keys and values ``[B or 1, M, N, 128]`` of a text or a picture, for tokens ``start`` to ``stop``."""
 
     key: Tensor
     value: Tensor
@@ -130,7 +131,7 @@ class CrossAttention(nn.Module):
         """
         program = context.options.program
         texts = self._text_keys(context)
-        image = self._image_keys(context)
+        images = self._image_keys(context)
         prepared_norm = norm.prepare()
         query_layer, output_layer = self.q.prepare(x.dtype), self.o.prepare(x.dtype)
         query_norm = self.norm_q.prepare(x.dtype, context.options.rms_norm)
@@ -141,34 +142,37 @@ class CrossAttention(nn.Module):
                 collected.put(member, 0, values)
                 del values
             query = collected.tensor
-            attended = _attend_text(query, rows, texts, context)
-            if image is not None:
-                attended = attended + context.attention(query, *_for_batch(query, *image))
+            attended = _attend_parts(query, rows, texts, context)
+            if images:
+                attended = attended + _attend_parts(query, rows, images, context)
             del collected, query
             for member in range(x.shape[0]):
                 program.add_projected(x[member, rows], attended[member], output_layer, None)
             del attended
 
-    def _text_keys(self, context: BlockContext) -> list[_TextKeys]:
+    def _text_keys(self, context: BlockContext) -> list[_PartKeys]:
         if not context.text:
             return []
         dtype = context.text[0].tokens.dtype
         norm = self.norm_k.prepare(dtype, context.options.rms_norm)
         key_layer, value_layer = self.k.prepare(dtype), self.v.prepare(dtype)
 
-        def keys(part: TextPart) -> _TextKeys:
-            key = norm(key_layer(part.tokens).flatten(0, 1)).unflatten(0, part.tokens.shape[:2])
-            return _TextKeys(split_heads(key), split_heads(value_layer(part.tokens)), part.start, part.stop)
+        return [_part_keys(part, key_layer, value_layer, norm) for part in context.text]
 
-        return [keys(part) for part in context.text]
+    def _image_keys(self, context: BlockContext) -> list[_PartKeys]:
+        if not context.image:
+            return []
+        dtype = context.image[0].tokens.dtype
+        norm = self.norm_k_img.prepare(dtype, context.options.rms_norm)
+        key_layer, value_layer = self.k_img.prepare(dtype), self.v_img.prepare(dtype)
+        return [_part_keys(part, key_layer, value_layer, norm) for part in context.image]
 
-    def _image_keys(self, context: BlockContext) -> tuple[Tensor, Tensor] | None:
-        rows = context.image
-        if rows is None:
-            return None
-        norm = self.norm_k_img.prepare(rows.dtype, context.options.rms_norm)
-        key = norm(self.k_img(rows).flatten(0, 1)).unflatten(0, rows.shape[:2])
-        return split_heads(key), split_heads(self.v_img(rows))
+
+def _part_keys(
+    part: TextPart, key_layer: PreparedLinear, value_layer: PreparedLinear, norm: PreparedRMSNorm
+) -> _PartKeys:
+    key = norm(key_layer(part.tokens).flatten(0, 1)).unflatten(0, part.tokens.shape[:2])
+    return _PartKeys(split_heads(key), split_heads(value_layer(part.tokens)), part.start, part.stop)
 
 
 def _for_batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,15 +181,15 @@ def _for_batch(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tenso
     return key.expand(size), value.expand(size)
 
 
-def _attend_text(query: Tensor, rows: slice, texts: list[_TextKeys], context: BlockContext) -> Tensor:
-    """``[B, l, D]`` for the queries of tokens ``rows``; zero where no text part is."""
+def _attend_parts(query: Tensor, rows: slice, parts: list[_PartKeys], context: BlockContext) -> Tensor:
+    """``[B, l, D]`` for the queries of tokens ``rows``; zero where no part is."""
     attended: Tensor | None = None
-    for text in texts:
-        start, stop = max(rows.start, text.start), min(rows.stop, text.stop)
+    for each in parts:
+        start, stop = max(rows.start, each.start), min(rows.stop, each.stop)
         if start >= stop:
             continue
         own = slice(start - rows.start, stop - rows.start)
-        part = context.attention(query[:, own], *_for_batch(query, text.key, text.value))
+        part = context.attention(query[:, own], *_for_batch(query, each.key, each.value))
         if stop - start == rows.stop - rows.start:
             return part
         if attended is None:

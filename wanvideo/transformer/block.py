@@ -42,7 +42,7 @@ class WanBlock(nn.Module):
         x = x.contiguous()
         attention, feed_forward = block_modulation(self.modulation, context.time, self.epsilon)
         self.self_attn.add_to(x, attention, context)
-        if context.text or context.image is not None:
+        if context.text or context.image:
             self.cross_attn.add_to(x, self.norm3, context)
         for name, sublayer in self.sublayers.items():
             if name in context.inputs:

@@ -105,10 +105,10 @@ class RunState:
 
 @dataclass(frozen=True)
 class TextPart:
-    """Embedded text rows and the video tokens that attend to them.
+    """Embedded rows of a prompt or a picture, and the video tokens that attend to them.
 
     Args:
-        tokens: ``[1, text_length, D]``, or one per video.
+        tokens: ``[1, rows, D]``, or one per video.
         start: first token of the sequence that reads this part.
         stop: one past the last.
     """
@@ -164,7 +164,7 @@ class BlockContext:
     time: TimeTable
     rope: RopeTable
     text: tuple[TextPart, ...]
-    image: Tensor | None
+    image: tuple[TextPart, ...]
     spans: tuple[Span, ...]
     options: RunOptions
     attention: AttentionFunction
@@ -189,7 +189,7 @@ class BlockContext:
             time=self.time.for_slice(span.start, span.stop),
             rope=self.rope.rows(span.start, span.stop),
             text=text,
-            image=None,
+            image=(),
             spans=(Span(span.role, 0, length, None),),
             self_attention=self.attention,
             rules=(),

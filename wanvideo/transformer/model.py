@@ -181,7 +181,7 @@ class WanTransformer(nn.Module):
                 sequence.positions, lambda: rope_table(sequence.positions, options.rope, device)
             ),
             text=self._text(sequence, conditioning, grid[0], run),
-            image=self._image(conditioning, run),
+            image=self._image(sequence, conditioning, grid[0], run),
             spans=sequence.spans,
             options=options,
             attention=options.attention,
@@ -211,7 +211,7 @@ class WanTransformer(nn.Module):
         for each in passes:
             for prompt in each.text:
                 self._prompt_rows(prompt, run)
-            self._image(each, run)
+            self._picture_rows(each, run)
         if not any(active(self.points.time, each.inputs) for each in passes):
             run.options.on_prepared()
 
@@ -241,15 +241,8 @@ class WanTransformer(nn.Module):
     def _text(
         self, sequence: Sequence, conditioning: Conditioning, frames: int, run: RunState
     ) -> tuple[TextPart, ...]:
-        main = sequence.main
-        per_frame = (main.stop - main.start) // frames
-        parts = []
-        for prompt, (first, last) in share_frames(conditioning.text, frames):
-            rows = self._prompt_rows(prompt, run)
-            start = 0 if first == 0 else main.start + first * per_frame
-            stop = sequence.length if last == frames else main.start + last * per_frame
-            parts.append(TextPart(rows, start, stop))
-        return tuple(parts)
+        rows = [self._prompt_rows(prompt, run) for prompt in conditioning.text]
+        return shared_parts(rows, sequence, frames)
 
     def _prompt_rows(self, prompt: Tensor, run: RunState) -> Tensor:
         # the prompt is kept beside its rows, so that its id stays its own
@@ -264,12 +257,22 @@ class WanTransformer(nn.Module):
         padded = F.pad(rows, (0, 0, 0, self.config.text_length - rows.shape[0]))
         return _where_the_weights_are(self.text_embedding, padded.unsqueeze(0)).to(self.device)
 
-    def _image(self, conditioning: Conditioning, run: RunState) -> Tensor | None:
-        rows = [
+    def _image(
+        self, sequence: Sequence, conditioning: Conditioning, frames: int, run: RunState
+    ) -> tuple[TextPart, ...]:
+        parts = self._picture_rows(conditioning, run)
+        count = max((rows.shape[0] for rows in parts), default=0)
+        pictures = [
+            torch.cat([rows[number % rows.shape[0]] for rows in parts])[None] for number in range(count)
+        ]
+        return shared_parts(pictures, sequence, frames)
+
+    def _picture_rows(self, conditioning: Conditioning, run: RunState) -> list[Tensor]:
+        """``[P, L, D]`` of every family that has an input; each of P pictures has its share of the frames."""
+        return [
             self._context_rows(part, value, run)
             for part, value in active(self.points.context, conditioning.inputs)
         ]
-        return torch.cat(rows, dim=1) if rows else None
 
     def _context_rows(self, part: ContextPart, value: object, run: RunState) -> Tensor:
         def embed() -> tuple[object, Tensor]:
@@ -282,6 +285,18 @@ class WanTransformer(nn.Module):
 def _where_the_weights_are(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)``; an embedder's weights may have left the device when the run was prepared."""
     return module(x.to(next(module.parameters()).device))
+
+
+def shared_parts(rows: SequenceOf[Tensor], sequence: Sequence, frames: int) -> tuple[TextPart, ...]:
+    """Rows ``[1, L, D]`` that share the frames of the video; the first and last have the tokens around it."""
+    main = sequence.main
+    per_frame = (main.stop - main.start) // frames
+    parts: list[TextPart] = []
+    for each, (first, last) in share_frames(rows, frames):
+        start = 0 if first == 0 else main.start + first * per_frame
+        stop = sequence.length if last == frames else main.start + last * per_frame
+        parts.append(TextPart(each, start, stop))
+    return tuple(parts)
 
 
 def share_frames(prompts: SequenceOf[Tensor], frames: int) -> list[tuple[Tensor, tuple[int, int]]]:

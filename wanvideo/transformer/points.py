@@ -89,9 +89,11 @@ class ContextPart(Protocol):
 
     embedder: nn.Module | None
     """The module that embeds them, once per run; dropped from the device after that."""
+    when_missing: str
+    """What it means that there is no input, for a warning; empty when that is as it should be."""
 
     def rows(self, family_input: Any) -> Tensor:
-        """``[B or 1, L, D]``, embedded."""
+        """``[P, L, D]``, embedded; P pictures share the frames of the video evenly."""
         ...
 
 

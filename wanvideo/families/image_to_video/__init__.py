@@ -1,0 +1,1 @@
+"""Image to video: known pictures as channels, CLIP rows of a picture, clean first frames."""
