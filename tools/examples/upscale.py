@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import files, parts
 from .graph import Link, Node, Workflow, node
 
-VIDEO = "video/WanVideo_i2v_only_00001_.mp4 [output]"  # as the first workflow of the pair saves it
+VIDEO = "WanVideo_i2v_only.mp4"
 FRAMES_PER_SECOND, MULTIPLIER = 16.0, 2
 
 
@@ -72,9 +72,10 @@ def _pictures() -> tuple[Node, ...]:
 ONLY = Workflow(
     "upscale_only",
     "Step 2 of 2: larger and smoother",
-    """
-Takes a video file, enlarges it twice with SeedVR2 and doubles its frames per second. **Load Video** names
-the first video that **i2v_only** saved; choose another one, or put a file into ComfyUI's `input` folder.
+    f"""
+Takes a video file, enlarges it twice with SeedVR2 and doubles its frames per second. Drag a video that
+**i2v_only** saved (`output/video`) onto **Load Video**, or put it as `{VIDEO}` into ComfyUI's `input` folder.
+A script may name it where it lies: `video/WanVideo_i2v_only_00001_.mp4 [output]`.
 
 **scale_by** is the enlargement. The new video has twice the frames per second: 32 for a video with 16. For
 a video with 24 set **fps** to 48.
