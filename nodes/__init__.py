@@ -26,6 +26,7 @@ GROUPS = (
     "embeds",
     "clip_vision",
     "image_to_video",
+    "control",
     "image",
     "latent",
     "schedules",
