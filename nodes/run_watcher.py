@@ -19,7 +19,7 @@ class Watcher:
     """Progress bar, preview and the line of text under the node."""
 
     def __init__(self, request: GenerationRequest, latent_channels: int) -> None:
-        first, end = request.steps
+        first, end = request.run_steps
         self._progress = Progress(end - first, latent_channels=latent_channels)
         self._total = end - first
         self._start = time.perf_counter()

@@ -63,7 +63,7 @@ class GenerationRequest:
         geometry: size of the video.
         text: encoded prompts, or ``None``.
         schedule: sigmas and timesteps of the whole run.
-        steps: first step, and one past the last.
+        steps: first step, and one past the last; see :attr:`run_steps`.
         cfg: guidance scale, one or a list per step.
         seed: of the noise.
         initial: what to start from instead of pure noise.
@@ -84,6 +84,12 @@ class GenerationRequest:
     filters: tuple[Filter, ...] = ()
     solver_history: SolverHistoryMode = "restart"
     solver: AnySolver | None = None
+
+    @property
+    def run_steps(self) -> tuple[int, int]:
+        """First step, and one past the last, of the run: an input may let it begin later."""
+        first, end = self.steps
+        return max((first, *(value.first_step for value in self.inputs.values()))), end
 
 
 @dataclass(frozen=True)
@@ -226,15 +232,17 @@ def _setup(config: WanConfig, request: GenerationRequest, device: torch.device |
         leading_frames=max((value.leading_frames for value in request.inputs.values()), default=0),
         trailing_frames=max((value.trailing_frames for value in request.inputs.values()), default=0),
         device=torch.device(device),
+        seed=request.seed,
     )
 
 
 def _levels(request: GenerationRequest) -> tuple[GuidanceLevel, ...]:
-    return levels_of(request.cfg, request.inputs, request.steps[1] - request.steps[0])
+    first, end = request.run_steps
+    return levels_of(request.cfg, request.inputs, end - first)
 
 
 def _plan(request: GenerationRequest, guidance: Guidance) -> SamplingPlan:
-    first, end = request.steps
+    first, end = request.run_steps
     return SamplingPlan(
         schedule=request.schedule,
         first_step=first,

@@ -56,6 +56,11 @@ class FamilyInput:
         """Latent frames that are cut off the end of the result."""
         return 0
 
+    @property
+    def first_step(self) -> int:
+        """Step of the whole schedule that a run with it begins at, if it would begin before."""
+        return 0
+
     def extra_tokens(self, geometry: VideoGeometry) -> int:
         """Tokens it adds to the sequence in segments of its own, for the memory plan."""
         del geometry

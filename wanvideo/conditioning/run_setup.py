@@ -30,6 +30,7 @@ class RunSetup:
         leading_frames: latent frames in front of the video's own.
         trailing_frames: latent frames behind them.
         device: where the run computes.
+        seed: of its noise.
     """
 
     config: WanConfig
@@ -38,6 +39,7 @@ class RunSetup:
     leading_frames: int = 0
     trailing_frames: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
 
     @property
     def latent_frames(self) -> int:
