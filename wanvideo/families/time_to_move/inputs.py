@@ -32,7 +32,7 @@ class TimeToMoveInput(FamilyInput):
     Args:
         reference: latent ``[1, C, T, h, w]``, un-normalised until prepared; any length and picture size.
         mask: ``[F, H, W]`` by pixel frames, 1 where it is followed; once prepared ``[1, 1, T, h, w]``.
-        window: the steps in which it is.
+        moved_steps: in which it is.
         seed: of the run's noise; known once prepared.
     """
 
@@ -40,13 +40,13 @@ class TimeToMoveInput(FamilyInput):
 
     reference: Tensor
     mask: Tensor
-    window: StepWindow
+    moved_steps: StepWindow
     seed: int = 0
 
     @property
     def first_step(self) -> int:
         """Where the run begins: steps before are spared."""
-        return max(0, self.window.start)
+        return max(0, self.moved_steps.start)
 
     def check(self, setup: RunSetup) -> None:
         """Refuse a latent of another VAE.
@@ -71,7 +71,7 @@ class TimeToMoveInput(FamilyInput):
 
     def edits(self) -> Sequence[LatentEdit]:
         """The one edit that all of it is."""
-        return (DualClock(self.reference, self.mask, self.window, self.seed),)
+        return (DualClock(self.reference, self.mask, self.moved_steps, self.seed),)
 
 
 def latent_mask(mask: Tensor) -> Tensor:

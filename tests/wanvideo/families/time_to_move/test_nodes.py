@@ -33,7 +33,7 @@ def add(nodes):
 def test_the_movement_is_added_to_the_embeds(add):
     embeds = add(embeds=add().with_input("image", add().inputs["time_to_move"]))
     assert set(embeds.inputs) == {"image", "time_to_move"}
-    assert embeds.inputs["time_to_move"].window == StepWindow(1, 3)
+    assert embeds.inputs["time_to_move"].moved_steps == StepWindow(1, 3)
 
 
 def test_a_mask_of_one_picture_is_taken(add):
