@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import files, parts
-from .graph import Link, Node, Value, Workflow, node
+from .graph import Link, Node, Workflow, node
 
 FRAMES = 81
 STEPS_TEXT = """
@@ -13,7 +15,7 @@ the share, set **end_step** of the first and **start_step** of the second to the
 """
 
 
-def _columns(name: str, *after_decoding: Node, **given: Value) -> tuple[tuple[Node, ...], ...]:
+def _columns(name: str, *after_decoding: Node, **given: Any) -> tuple[tuple[Node, ...], ...]:
     """From the picture to the file; ``given`` goes to the node that takes the picture."""
     pictures = (parts.decoded(), *after_decoding)
     return (

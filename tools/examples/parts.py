@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from . import files
 from .graph import Link, ModelFile, Node, Value, node
@@ -33,7 +34,7 @@ EDGES_TEXT = (
 )
 
 
-def model(file: ModelFile, name: str = "model", *, title: str = "", **given: Value) -> Node:
+def model(file: ModelFile, name: str = "model", *, title: str = "", **given: Any) -> Node:
     """A transformer; 8 bit files are read as they are."""
     return node(name, "WanVideoModelLoader", title=title, model=file, **given)
 
@@ -60,7 +61,7 @@ def prompts(positive: str = PROMPT) -> Node:
     )
 
 
-def size(width: Value, height: Value, frames: int, **given: Value) -> Node:
+def size(width: Value, height: Value, frames: int, **given: Any) -> Node:
     """A video of this size, without a picture to go on from."""
     return node("size", "WanVideoEmptyEmbeds", width=width, height=height, num_frames=frames, **given)
 
@@ -143,14 +144,14 @@ def clip() -> Node:
     return node("clip", "LoadWanVideoClipTextEncoder", model_name=files.CLIP_VISION)
 
 
-def clip_picture(source: str, **given: Value) -> Node:
+def clip_picture(source: str, **given: Any) -> Node:
     """What CLIP sees in a picture."""
     return node(
         "clip_picture", "WanVideoClipVisionEncode", clip_vision=Link("clip"), image_1=Link(source), **given
     )
 
 
-def picture_to_video(*, frames: int, fun_or_fl2v_model: bool = False, **given: Value) -> Node:
+def picture_to_video(*, frames: int, fun_or_fl2v_model: bool = False, **given: Any) -> Node:
     """What a model that goes on from the picture "start" gets; the size is that of the picture."""
     return node(
         "embeds",
@@ -174,7 +175,7 @@ def sampler(
     name: str = "sampler",
     model: str = "model",
     title: str = "",
-    **given: Value,
+    **given: Any,
 ) -> Node:
     """A sampling run."""
     return node(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import files, parts
-from .graph import Link, Node, Value, Workflow, node
+from .graph import Link, Node, Workflow, node
 
 FRAMES = 81
 
@@ -15,7 +17,7 @@ def _models() -> tuple[Node, ...]:
     )
 
 
-def _vace(**given: Value) -> Node:
+def _vace(**given: Any) -> Node:
     return node(
         "vace",
         "WanVideoVACEEncode",
