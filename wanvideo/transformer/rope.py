@@ -20,8 +20,6 @@ from .config import HEAD_WIDTH
 
 ROPE_FUNCTIONS = ("default", "comfy", "comfy_chunked")
 THETA = 10_000.0
-_SIDE = 2 * (HEAD_WIDTH // 6)
-AXIS_WIDTHS = (HEAD_WIDTH - 2 * _SIDE, _SIDE, _SIDE)  # 44, 42, 42
 RIFLEX_SHARE = 0.9  # of one period over the whole clip, arXiv:2502.15894
 
 
@@ -47,19 +45,24 @@ class RopeTable:
     """The turns of a sequence, and the function that applies them.
 
     Args:
-        turns: ``[L, 64, 2]`` float32, cosine and sine of every token's angles.
+        turns: ``[L, K / 2, 2]`` float32, cosine and sine of every token's angles, for heads of K channels.
         dtype: of the rotation.
     """
 
     turns: Tensor
     dtype: torch.dtype = torch.float32
 
+    @property
+    def head_width(self) -> int:
+        """Channels of the heads it rotates."""
+        return 2 * self.turns.shape[-2]
+
     def rows(self, start: int, stop: int) -> RopeTable:
         """The table of tokens ``start`` to ``stop``."""
         return RopeTable(self.turns[start:stop], self.dtype)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys ``[..., L, N, 128]``; same dtype. May overwrite ``x``."""
+        """Rotate queries or keys ``[..., L, N, K]``; same dtype. May overwrite ``x``."""
         if torch.compiler.is_compiling():
             return _rotated(x, self.turns.to(self.dtype))
         for part in pieces(x.shape[-3]):
@@ -86,16 +89,25 @@ def axis_frequencies(width: int, theta: float) -> Tensor:
     return theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
 
 
-def rope_table(positions: Tensor, options: RopeOptions, device: torch.device | str) -> RopeTable:
+def axis_widths(head_width: int) -> tuple[int, int, int]:
+    """How many channels of a head turn with frame, row and column: 44, 42 and 42 of 128."""
+    side = 2 * (head_width // 6)
+    return head_width - 2 * side, side, side
+
+
+def rope_table(
+    positions: Tensor, options: RopeOptions, device: torch.device | str, *, head_width: int = HEAD_WIDTH
+) -> RopeTable:
     """The turns of every position.
 
     Args:
         positions: ``[L, 3]`` frame, row, column.
         options: function, RIFLEx and NTK settings.
         device: where the table will be used.
+        head_width: channels of a head.
     """
     angles = []
-    for axis, width in enumerate(AXIS_WIDTHS):
+    for axis, width in enumerate(axis_widths(head_width)):
         frequencies = axis_frequencies(width, THETA * options.ntk_scale[axis])
         if axis == 0 and 0 < options.riflex_index <= len(frequencies) and options.riflex_frames:
             frequencies[options.riflex_index - 1] = RIFLEX_SHARE * 2 * math.pi / options.riflex_frames

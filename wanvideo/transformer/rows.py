@@ -20,9 +20,9 @@ from .norms import PreparedLayerNorm, PreparedRMSNorm
 from .rope import RopeTable
 
 
-def split_heads(x: Tensor) -> Tensor:
-    """``[..., D] -> [..., N, 128]``."""
-    return x.unflatten(-1, (-1, HEAD_WIDTH))
+def split_heads(x: Tensor, head_width: int = HEAD_WIDTH) -> Tensor:
+    """``[..., D] -> [..., N, K]``."""
+    return x.unflatten(-1, (-1, head_width))
 
 
 def keys_values(
@@ -33,9 +33,9 @@ def keys_values(
     key_norm: PreparedRMSNorm,
     rope: RopeTable,
 ) -> tuple[Tensor, Tensor]:
-    """Keys, normed and rotated, and values of ``x [R, D]``: ``[R, N, 128]`` each."""
-    normed = norm(x)
-    return rope.rotate(split_heads(key_norm(key(normed)))), split_heads(value(normed))
+    """Keys, normed and rotated, and values of ``x [R, D]``: ``[R, N, K]`` each, heads as wide as the table's."""
+    normed, width = norm(x), rope.head_width
+    return rope.rotate(split_heads(key_norm(key(normed)), width)), split_heads(value(normed), width)
 
 
 def queries(
@@ -45,9 +45,9 @@ def queries(
     query_norm: PreparedRMSNorm,
     rope: RopeTable | None,
 ) -> Tensor:
-    """Queries of ``x [R, D]``, normed and, in self-attention, rotated: ``[R, N, 128]``."""
-    heads = split_heads(query_norm(query(norm(x))))
-    return heads if rope is None else rope.rotate(heads)
+    """Queries of ``x [R, D]``, normed and, in self-attention, rotated: ``[R, N, K]``."""
+    normed = query_norm(query(norm(x)))
+    return split_heads(normed) if rope is None else rope.rotate(split_heads(normed, rope.head_width))
 
 
 def add_projected(x: Tensor, attended: Tensor, output: PreparedLinear, gate: Tensor | None) -> None:

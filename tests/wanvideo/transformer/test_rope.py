@@ -6,7 +6,6 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.transformer.chunking import PIECE_ROWS
 from comfyui_wanvideo.wanvideo.transformer.rope import (
-    AXIS_WIDTHS,
     ROPE_FUNCTIONS,
     RopeOptions,
     axis_frequencies,
@@ -17,8 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
+WIDTHS = {128: (44, 42, 42), 64: (24, 20, 20)}  # of heads of Wan and of Uni3C
+
+
 def rotated(x, positions, **options):
-    return rope_table(positions, RopeOptions(**options), "cpu").rotate(x.clone())
+    table = rope_table(positions, RopeOptions(**options), "cpu", head_width=x.shape[-1])
+    return table.rotate(x.clone())
 
 
 def by_definition(x, positions):
@@ -26,7 +29,7 @@ def by_definition(x, positions):
     result = x.double().clone()
     for token, position in enumerate(positions.tolist()):
         channel = 0
-        for axis, width in enumerate(AXIS_WIDTHS):
+        for axis, width in enumerate(WIDTHS[x.shape[-1]]):
             for j in range(width // 2):
                 angle = position[axis] * 10_000 ** (-2 * j / width)
                 even, odd = x[:, token, :, channel].double(), x[:, token, :, channel + 1].double()
@@ -36,9 +39,10 @@ def by_definition(x, positions):
     return result
 
 
-def test_every_function_rotates_by_definition():
+@pytest.mark.parametrize("head_width", WIDTHS)
+def test_every_function_rotates_by_definition(head_width):
     positions = grid_positions((2, 3, 3))
-    x = torch.randn(1, len(positions), 2, 128)
+    x = torch.randn(1, len(positions), 2, head_width)
     expected = by_definition(x, positions)
     for function in ROPE_FUNCTIONS:
         assert torch.allclose(rotated(x, positions, function=function).double(), expected, atol=1e-5)
