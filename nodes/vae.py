@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..wanvideo.conditioning.decode_plan import DecodePlan
 from ..wanvideo.errors import NotYetError
 from ..wanvideo.vae import Tiling, VideoVAE, latent_space_for, load_tiny_vae, load_vae
 from ..wanvideo.vae.layouts import read_layout
@@ -22,8 +25,9 @@ from .host import (
     vae_device,
     vae_offload_device,
 )
+from .sampling_run import DECODE_PLAN
 from .sockets import Compile, VaeSocket, WanVAE
-from .video_vae import as_video_vae, augment, check_channels, fit_images
+from .video_vae import as_video_vae, augment, check_channels, decode_video, fit_images
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,14 @@ def tile_inputs(*, most_stride: int, least: int, step: int, stride_step: int) ->
         size("tile_stride_x", 144, 32, most_stride, stride_step, distance),
         size("tile_stride_y", 128, 32, most_stride, stride_step, distance),
     ]
+
+
+def decode_plan_of(samples: Mapping[str, Any]) -> DecodePlan:
+    """What a LATENT says of its frames: in our words, else by the ``has_ref`` of the pack before this one."""
+    plan = samples.get(DECODE_PLAN)
+    if isinstance(plan, DecodePlan):
+        return plan
+    return DecodePlan(leading_frames=int(bool(samples.get("has_ref"))))
 
 
 def tiling_of(enable_vae_tiling: bool, sizes: dict[str, int]) -> Tiling | None:
@@ -207,7 +219,7 @@ class WanVideoDecode(WanNode):
         cls,
         *,
         vae: object,
-        samples: dict[str, Tensor],
+        samples: dict[str, Any],
         enable_vae_tiling: bool,
         normalization: str = "default",
         **sizes: int,
@@ -215,8 +227,14 @@ class WanVideoDecode(WanNode):
         """Frames ``[F, H, W, 3]`` in [0, 1]."""
         decoder, latent = as_video_vae(vae), samples["samples"]
         check_channels(decoder, latent)
-        tiling = tiling_of(enable_vae_tiling, sizes)
-        return io.NodeOutput(decoder.decode(latent, tiling=tiling, normalization=normalization))
+        images = decode_video(
+            decoder,
+            latent,
+            decode_plan_of(samples),
+            tiling=tiling_of(enable_vae_tiling, sizes),
+            normalization=normalization,
+        )
+        return io.NodeOutput(images)
 
 
 class WanVideoEncode(WanNode):

@@ -9,11 +9,21 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..wanvideo.conditioning.decode_plan import DecodePlan
 from ..wanvideo.conditioning.geometry import snap_frames, snap_size
 from ..wanvideo.errors import InputError
 from ..wanvideo.vae import Tiling
 from ..wanvideo.vae.pixels import images_from_pixels, normalise_pixels, pixels_from_images, with_noise
-from .host import CoreVae, Progress, check_interrupt, is_core_vae, is_out_of_memory, load, resize_images
+from .host import (
+    CoreVae,
+    Progress,
+    check_interrupt,
+    evict,
+    is_core_vae,
+    is_out_of_memory,
+    load,
+    resize_images,
+)
 from .sockets import WanVAE
 
 PATCH = 2  # latents per token along rows and columns
@@ -149,6 +159,48 @@ def as_video_vae(vae: object, *, input_name: str = "vae") -> VideoVae:
     if vae is None:
         raise InputError(input_name, "no VAE connected; connect a WanVideo VAE Loader or ComfyUI's Load VAE")
     raise InputError(input_name, f"expected a VAE, got {type(vae).__name__}")
+
+
+def offload(vae: object) -> None:
+    """Take a VAE, ours or ComfyUI's, off its device."""
+    if isinstance(vae, WanVAE):
+        evict(vae.managed)
+    elif is_core_vae(vae):
+        evict(vae.patcher)
+
+
+def decode_video(
+    vae: VideoVae,
+    latent: Tensor,
+    plan: DecodePlan,
+    *,
+    tiling: Tiling | None = None,
+    normalization: str = "default",
+) -> Tensor:
+    """The pictures of the video in a latent ``[B, C, T, h, w]``.
+
+    Leading frames are left out. So is an end image that was encoded alone: its picture would be the same as
+    the one that was given, and no frame before it depends on it.
+
+    Args:
+        vae: decodes.
+        latent: un-normalised.
+        plan: of the latent; one for another number of frames is ignored.
+        tiling: in pixels.
+        normalization: see ``vae.pixels.normalise_pixels``.
+
+    Raises:
+        InputError: the plan leaves nothing.
+    """
+    frames = latent.shape[2]
+    if plan.latent_frames in (0, frames):
+        stop = frames - int(plan.is_last_alone)
+        if plan.leading_frames >= stop:
+            raise InputError(
+                "samples", f"all {frames} latent frames are references, so there is no video to decode"
+            )
+        latent = latent[:, :, plan.leading_frames : stop]
+    return vae.decode(latent, tiling=tiling, normalization=normalization)
 
 
 def check_channels(vae: VideoVae, latent: Tensor, *, input_name: str = "samples") -> None:

@@ -6,7 +6,8 @@ a latent frame are its four channels; the first latent frame has one pixel frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,7 +70,12 @@ class KnownFrames:
         if start is not None and start.shape[0] > room:
             said.append(f"start_image has {start.shape[0]} pictures: the first {room} are used")
             start = start[:room]
-        return KnownFrames(self.frames, start, end, self.is_last_alone), said
+        return replace(self, start=start, end=end), said
+
+    def with_noise(self, noised: Callable[[Tensor], Tensor]) -> KnownFrames:
+        """Itself with ``noised`` applied to the pictures."""
+        start, end = (None if images is None else noised(images) for images in (self.start, self.end))
+        return replace(self, start=start, end=end)
 
     def mask(self, size: tuple[int, int]) -> Tensor:
         """``[total, h, w]``, 1 on the given pictures."""
