@@ -120,7 +120,7 @@ def _plan(model: WanVideoModel, request: MemoryRequest) -> RunPlan:
     )
     request = replace(request, free_bytes=free_for(model.managed, _wanted_bytes(request)))
     may_stay = not (settings.block_swap.offload_txt_emb or settings.block_swap.offload_img_emb)
-    return first_that_fits(request, _modes(settings, blocks), embedders_may_stay=may_stay)
+    return first_that_fits(request, _modes(settings, blocks, side_blocks), embedders_may_stay=may_stay)
 
 
 def first_that_fits(request: MemoryRequest, modes: tuple[Mode, ...], *, embedders_may_stay: bool) -> RunPlan:
@@ -155,12 +155,12 @@ def _wanted_bytes(request: MemoryRequest) -> int:
     return plan_memory(plenty).device_bytes + request.headroom_bytes
 
 
-def _modes(settings: MemorySettings, blocks: int) -> tuple[Mode, ...]:
+def _modes(settings: MemorySettings, blocks: int, side_blocks: int) -> tuple[Mode, ...]:
     """What the user chose, else what ComfyUI was started for; --highvram still streams what does not fit."""
     if settings.mode != "auto":
         return (settings.mode,)
     preferred = preferred_residency()
-    if preferred == "resident" and not settings.min_streamed(blocks):
+    if preferred == "resident" and not settings.min_streamed(blocks, side_blocks):
         return ("resident", "auto")
     return ("stream",) if preferred == "stream" else ("auto",)
 

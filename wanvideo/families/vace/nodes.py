@@ -201,7 +201,8 @@ def _remarks(given: VaceEncodeInputs, geometry: VideoGeometry) -> list[str]:
 
 def _context(given: VaceEncodeInputs, vae: VideoVae, geometry: VideoGeometry) -> VaceContext:
     size, tiling = (geometry.height, geometry.width), Tiling() if given.tiled_vae else None
-    images = None if given.input_frames is None else _resized(given.input_frames[: geometry.frames], geometry)
+    frames = given.input_frames
+    images = None if frames is None else _resized(frames[: geometry.frames], geometry, crop=False)
     count = 0 if images is None else images.shape[0]
     video = padded_frames(images, geometry.frames, size)
     del images
@@ -228,14 +229,14 @@ def _references(given: VaceEncodeInputs, geometry: VideoGeometry) -> list[Tensor
     if given.reference_layout != SEPARATE:
         images = side_by_side(images)
     canvas = on_white(images, geometry.width, geometry.height)
-    return list(resize_images(canvas, geometry.width, geometry.height, crop=True).split(1))
+    return list(_resized(canvas, geometry, crop=True).split(1))
 
 
-def _resized(images: Tensor, geometry: VideoGeometry) -> Tensor:
+def _resized(images: Tensor, geometry: VideoGeometry, *, crop: bool) -> Tensor:
     images = images[..., :3]
     if images.shape[1:3] == (geometry.height, geometry.width):
         return images
-    return resize_images(images, geometry.width, geometry.height, crop=False)
+    return resize_images(images, geometry.width, geometry.height, crop=crop)
 
 
 NODES: list[type[WanNode]] = [WanVideoVACEEncode]
