@@ -33,7 +33,7 @@ def keys_values(
     key_norm: PreparedRMSNorm,
     rope: RopeTable,
 ) -> tuple[Tensor, Tensor]:
-    """Keys, normed and rotated, and values of ``x [R, D]``: ``[R, N, K]`` each, heads as wide as the table's."""
+    """Keys, normed and rotated, and values of ``x [R, D]``: ``[R, N, K]`` each, K as in the table."""
     normed, width = norm(x), rope.head_width
     return rope.rotate(split_heads(key_norm(key(normed)), width)), split_heads(value(normed), width)
 

@@ -15,7 +15,6 @@ from comfyui_wanvideo.wanvideo.transformer.rope import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
 WIDTHS = {128: (44, 42, 42), 64: (24, 20, 20)}  # of heads of Wan and of Uni3C
 
 
