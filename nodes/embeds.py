@@ -36,6 +36,15 @@ def frames_input() -> io.Int.Input:
     )
 
 
+def strength_input(
+    name: str, tooltip: str, *, default: float = 1.0, optional: bool = False
+) -> io.Float.Input:
+    """A factor from 0 to 10."""
+    return io.Float.Input(
+        name, default=default, min=0.0, max=10.0, step=0.001, tooltip=tooltip, optional=optional
+    )
+
+
 class WanVideoEmptyEmbeds(WanNode):
     """The size of a video that is made from text alone."""
 

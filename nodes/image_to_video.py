@@ -13,8 +13,9 @@ from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.image import IMAGE
 from ..wanvideo.errors import NotYetError
 from .base import CATEGORY, WanNode
-from .embeds import frames_input, merged, size_input
+from .embeds import frames_input, merged, size_input, strength_input
 from .host import io
+from .image_clip_encode import WanVideoImageClipEncode
 from .known_pictures import KnownPictures, LatentChanges
 from .notices import warn
 from .sockets import AddedConditions, ClipEmbedsSocket, ImageEmbeds, ImageEmbedsSocket, as_image_embeds
@@ -22,12 +23,6 @@ from .vae import vae_input
 from .video_vae import as_video_vae, offload
 
 NOISE_TOOLTIP = "Noise added to the pictures first; a little gives more motion and sharper results."
-
-
-def strength_input(name: str, tooltip: str, **options: Any) -> io.Float.Input:
-    """A factor from 0 to 10."""
-    default = options.pop("default", 1.0)
-    return io.Float.Input(name, default=default, min=0.0, max=10.0, step=0.001, tooltip=tooltip, **options)
 
 
 class WanVideoImageToVideoEncode(WanNode):
@@ -187,4 +182,4 @@ def _optional_inputs() -> list[io.Input]:
     ]
 
 
-NODES: list[type[WanNode]] = [WanVideoImageToVideoEncode]
+NODES: list[type[WanNode]] = [WanVideoImageToVideoEncode, WanVideoImageClipEncode]

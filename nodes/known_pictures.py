@@ -12,7 +12,13 @@ from torch.nn import functional
 
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.image import ImageInput
-from ..wanvideo.conditioning.known_frames import KnownFrames, exaggerated, fitted_mask, mask_channels
+from ..wanvideo.conditioning.known_frames import (
+    GREY,
+    KnownFrames,
+    exaggerated,
+    fitted_mask,
+    mask_channels,
+)
 from ..wanvideo.conditioning.run_setup import resized
 from ..wanvideo.conditioning.timed import Timed
 from ..wanvideo.errors import InputError
@@ -64,6 +70,7 @@ class KnownPictures:
         is_end_in_video: the end image is the last frame; else, beside a start image, one more.
         is_tiled: encode in tiles.
         noise: strength of the noise added to start and end.
+        contrast: factor on the distance of start and end from grey.
         changes: of the latent.
     """
 
@@ -75,6 +82,7 @@ class KnownPictures:
     is_end_in_video: bool = True
     is_tiled: bool = False
     noise: float = 0.0
+    contrast: float = 1.0
     changes: LatentChanges = LatentChanges()
 
     def encoded(self, vae: VideoVae, geometry: VideoGeometry, say: Say) -> ImageInput:
@@ -114,7 +122,7 @@ class KnownPictures:
         ).cut()
         for sentence in cut:
             say(sentence)
-        return known.with_noise(lambda images: augment(images, self.noise))
+        return known.changed(lambda images: GREY + self.contrast * (augment(images, self.noise) - GREY))
 
     def _mask(self, known: KnownFrames, geometry: VideoGeometry) -> Tensor:
         size = (geometry.latent_height, geometry.latent_width)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -62,15 +61,16 @@ class ImageEmbeds:
 
     Args:
         geometry: size in pixels, frames and latents.
-        inputs: family inputs by name, frozen dataclasses owned by the families.
+        inputs: family inputs by name, frozen dataclasses owned by the families; never changed in place. A
+            plain dict, so that nodes which look for tensors in any value find those in it.
     """
 
     geometry: VideoGeometry
-    inputs: Mapping[str, FamilyInput] = field(default_factory=lambda: MappingProxyType({}))
+    inputs: Mapping[str, FamilyInput] = field(default_factory=dict[str, FamilyInput])
 
     def with_input(self, name: str, value: FamilyInput) -> ImageEmbeds:
         """These embeds with one more family input."""
-        return ImageEmbeds(self.geometry, MappingProxyType({**self.inputs, name: value}))
+        return ImageEmbeds(self.geometry, {**self.inputs, name: value})
 
 
 @dataclass(frozen=True)

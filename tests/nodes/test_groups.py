@@ -27,6 +27,8 @@ def test_a_group_that_fails_is_logged_and_the_others_load(pack, caplog):
     found = pack.load_groups(("embeds", "no_such_group", "latent"))
     assert [node.SCHEMA.node_id for node in found] == [
         "WanVideoEmptyEmbeds",
+        "WanVideoAddExtraLatent",
+        "WanVideoCombineEmbeds",
         "WanVideoPreviewEmbeds",
         "WanVideoLatentReScale",
     ]

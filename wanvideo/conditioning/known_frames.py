@@ -72,9 +72,9 @@ class KnownFrames:
             start = start[:room]
         return replace(self, start=start, end=end), said
 
-    def with_noise(self, noised: Callable[[Tensor], Tensor]) -> KnownFrames:
-        """Itself with ``noised`` applied to the pictures."""
-        start, end = (None if images is None else noised(images) for images in (self.start, self.end))
+    def changed(self, change: Callable[[Tensor], Tensor]) -> KnownFrames:
+        """Itself with ``change`` applied to the pictures of either end."""
+        start, end = (None if images is None else change(images) for images in (self.start, self.end))
         return replace(self, start=start, end=end)
 
     def mask(self, size: tuple[int, int]) -> Tensor:
