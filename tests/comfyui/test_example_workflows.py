@@ -69,6 +69,13 @@ def test_the_workflow_makes_a_video_of_its_size_and_length(run_of, comfy, name):
     assert rate == RATES.get(name, 16)
 
 
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_nothing_about_the_workflow_is_worth_a_warning(run_of, name):
+    """No input had to be resized, cut or left out."""
+    warnings = [line for line in run_of(name).log.splitlines() if "WARNING" in line or "ERROR" in line]
+    assert [line for line in warnings if "send error" not in line] == []  # of ComfyUI, about a closed socket
+
+
 @pytest.mark.parametrize("name", EXPERTS)
 def test_the_two_models_share_the_steps(run_of, name):
     run = run_of(name)

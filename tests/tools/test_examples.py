@@ -6,6 +6,7 @@ import pytest
 from comfyui_wanvideo.tools.examples.graph import Link, api_form, node, ui_form
 from comfyui_wanvideo.tools.examples.kinds import KINDS
 from comfyui_wanvideo.tools.examples.write import FOLDER, WORKFLOWS, files
+from comfyui_wanvideo.wanvideo.sampling.schedules import build_schedule
 
 FILE_SUFFIXES = (".safetensors", ".gguf", ".pth")
 workflows = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
@@ -74,6 +75,27 @@ def test_every_link_leads_to_an_output_of_its_type(workflow):
 def test_every_output_but_the_last_is_used(workflow):
     used = {link.node for found in workflow.nodes for link in found.links.values()}
     assert [found.kind for found in workflow.nodes if found.name not in used] == ["SaveVideo"]
+
+
+@pytest.mark.parametrize(("name", "boundary"), [("t2v_wan22", 0.875), ("fun_control", 0.9)])
+def test_the_low_noise_model_begins_where_the_noise_is_below_its_boundary(name, boundary):
+    (workflow,) = [workflow for workflow in WORKFLOWS if workflow.name == name]
+    low = next(found for found in workflow.nodes if found.name == "sampler").widgets
+    sigmas = build_schedule(low["scheduler"], low["steps"], low["shift"]).sigmas
+    assert sigmas[low["start_step"]] < boundary <= sigmas[low["start_step"] - 1]
+
+
+@pytest.mark.parametrize("name", ["t2v_wan22", "i2v_wan22", "i2v_wan22_loop", "i2v_only", "fun_control"])
+def test_both_samplers_of_two_models_follow_one_schedule(name):
+    (workflow,) = [workflow for workflow in WORKFLOWS if workflow.name == name]
+    high, low = (
+        next(found for found in workflow.nodes if found.name == part).widgets
+        for part in ("sampler_high", "sampler")
+    )
+    assert {key for key in high if high[key] != low[key]} <= {"cfg", "start_step", "end_step"}
+    assert (high["start_step"], low["end_step"]) == (0, -1)
+    assert high["end_step"] == low["start_step"]
+    assert not low["add_noise_to_samples"]
 
 
 @workflows
