@@ -163,15 +163,24 @@ class PlannedRun:
 
 def chosen_program(model: WanVideoModel) -> BlockProgram:
     """The block functions of a run: compiled if that was asked for and works on the model's device."""
-    settings = model.compiling
+    return program_for(model.compiling, model.managed.load_device, name=model.name)
+
+
+def program_for(settings: CompileSettings | None, device: torch.device, *, name: str) -> BlockProgram:
+    """The block functions of a network.
+
+    Args:
+        settings: how they are compiled; ``None`` is not at all.
+        device: they run on; where compiling does not work, they are as they are, and that is said.
+        name: of the network, for messages.
+    """
     if settings is None:
         return EAGER
-    device = model.managed.load_device
     problem = probe(settings, device)
     if problem is None:
         return _compiled(settings, device)
     text = f"torch.compile is not used: {problem}"
-    log.warning("%s: %s", model.name, text)
+    log.warning("%s: %s", name, text)
     say(text)
     return EAGER
 
