@@ -123,6 +123,7 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
     options = RunOptions(
         attention=attention.attention,
         attention_for=attention.attention_for,
+        side_attention_for=attention.side_attention_for,
         rope=rope,
         rms_norm=model.rms_norm,
         row_chunks=plan.memory.row_chunks,

@@ -43,6 +43,10 @@ class RadialSettings:
         """Whether a step and transformer block see everything."""
         return step < self.dense_steps or block in self.dense_blocks
 
+    def is_side_dense(self, step: int, block: int) -> bool:
+        """Whether a step and block of a VACE module see everything."""
+        return step < self.dense_steps or block in self.dense_vace_blocks
+
 
 @dataclass(frozen=True)
 class RadialAttention(LayoutAttention):

@@ -59,6 +59,15 @@ class AttentionSettings:
         mode = next((o.mode for o in reversed(self.overrides) if o.applies(step, block)), self.mode)
         return self.radial.dense_mode if mode == RADIAL and self.radial.is_dense(step, block) else mode
 
+    def side_mode_at(self, step: int, block: int) -> str:
+        """The mode of self-attention in a step and a block of a side network, by its own number.
+
+        Overrides for some blocks mean those of the model.
+        """
+        general = [o for o in self.overrides if o.blocks is None]
+        mode = next((o.mode for o in reversed(general) if o.applies(step, block)), self.mode)
+        return self.radial.dense_mode if mode == RADIAL and self.radial.is_side_dense(step, block) else mode
+
     @property
     def plain_mode(self) -> str:
         """The mode of cross-attention, where no token has a place in the video."""
@@ -98,6 +107,10 @@ class RunAttention:
     def attention_for(self, step: int, block: int) -> AttentionFunction | LayoutAttention:
         """For self-attention of a step and block; see ``backend.bind``."""
         return self.functions[self.settings.mode_at(step, block)]
+
+    def side_attention_for(self, step: int, block: int) -> AttentionFunction | LayoutAttention:
+        """The same for a block of a side network, by its own number."""
+        return self.functions[self.settings.side_mode_at(step, block)]
 
     def __str__(self) -> str:
         names = [self.settings.mode, *(override.mode for override in self.settings.overrides)]

@@ -41,6 +41,7 @@ class RunOptions:
         attention: computes attention; see ``wanvideo.attention.registry``.
         attention_for: picks another function for self-attention in a step and block, or ``None`` for
             ``attention``.
+        side_attention_for: the same for the blocks of a side network, by their own number.
         rope: RoPE function and its settings.
         rms_norm: one of ``norms.RMS_NORM_FUNCTIONS``.
         row_chunks: runs of tokens into which everything but keys and values is split, so that their
@@ -55,6 +56,9 @@ class RunOptions:
     attention: AttentionFunction
     attention_for: Callable[[int, int], AttentionFunction | LayoutAttention | None] = lambda _step, _block: (
         None
+    )
+    side_attention_for: Callable[[int, int], AttentionFunction | LayoutAttention | None] = (
+        lambda _step, _block: None
     )
     rope: RopeOptions = field(default_factory=RopeOptions)
     rms_norm: str = "default"

@@ -57,6 +57,21 @@ def test_radial_is_dense_in_its_dense_steps_and_blocks_and_for_the_text():
     assert (sparse.decay_factor, sparse.block_size) == (0.4, 64)
 
 
+def test_blocks_of_a_side_network_have_dense_blocks_of_their_own():
+    radial = RadialSettings("comfy", frozenset({0}), frozenset({2}), dense_steps=1)
+    run = run_of(AttentionSettings("radial_sage_attention", radial=radial), host_backends={"comfy": comfy})
+    dense = {(s, b) for s in range(2) for b in range(4) if run.side_attention_for(s, b) is comfy}
+    assert dense == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 2)}
+
+
+def test_overrides_reach_a_side_network_unless_they_name_blocks():
+    overrides = (AttentionOverride("comfy", 0, 1, None), AttentionOverride("sdpa", 0, 1, frozenset({0})))
+    run = run_of(AttentionSettings("sdpa", overrides), host_backends={"comfy": comfy})
+    assert run.attention_for(0, 0) is sdpa
+    assert run.side_attention_for(0, 0) is comfy
+    assert run.side_attention_for(1, 0) is sdpa
+
+
 def test_radial_says_that_the_sparse_kernel_is_missing(caplog):
     with caplog.at_level(logging.WARNING):
         run = run_of(AttentionSettings("radial_sage_attention"))

@@ -8,10 +8,13 @@ its result belongs to and adds it at once, which gives the same numbers and keep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ...attention.registry import TokenLayout, bind
+from ...conditioning.geometry import PATCH_SIZE
 from ...transformer.block import WanBlock
 from ...transformer.chunking import token_slices
 from ...transformer.config import WanConfig
@@ -57,7 +60,7 @@ class VaceStream:
 
     def begin(self, family_input: VaceInput, start: StreamStart) -> VaceSession:
         """Begin from the tokens that enter the model's first block."""
-        return VaceSession(self.embedding, family_input.contexts, start)
+        return VaceSession(self, family_input.contexts, start)
 
 
 class VaceSession:
@@ -66,18 +69,20 @@ class VaceSession:
     A block serves every context while its weights are on the device.
 
     Args:
-        embedding: see ``VaceStream``.
+        stream: it is a forward of.
         contexts: prepared, with the strengths of the step.
         start: of the forward.
     """
 
-    def __init__(
-        self, embedding: PatchEmbedding, contexts: Sequence[VaceContext], start: StreamStart
-    ) -> None:
-        self._embedding = embedding
+    def __init__(self, stream: VaceStream, contexts: Sequence[VaceContext], start: StreamStart) -> None:
+        self._embedding = stream.embedding
+        self._numbers = {index: number for number, index in enumerate(stream.blocks)}
         self._contexts = contexts
+        self._step = start.run.step
         self._main = next(span for span in start.context.spans if span.role == MAIN)
-        self._block_context = start.context.within(self._main)
+        self._within = start.context.within(self._main)
+        _, _, frames, rows, columns = start.latent.shape
+        self._layout = TokenLayout((frames, rows // PATCH_SIZE[1], columns // PATCH_SIZE[2]), 0)
         own = start.tokens[:, self._main.start : self._main.stop]
         self._states = [own.clone() for _ in contexts]
 
@@ -88,17 +93,22 @@ class VaceSession:
 
     def run_block(self, index: int, block: nn.Module, tokens: Tensor) -> Tensor:
         """Take each context's tokens through a block, and add what it makes of them to the video's."""
-        del index
         assert isinstance(block, VaceBlock)
+        within = self._context_of(self._numbers[index])
         own = tokens[:, self._main.start : self._main.stop]
         for number, context in enumerate(self._contexts):
             state = self._states[number]
             if block.before_proj is not None:
-                _add_embedded(state, context, self._embedding, block.before_proj, self._block_context)
-            self._states[number] = state = block(state, self._block_context)
+                _add_embedded(state, context, self._embedding, block.before_proj, within)
+            self._states[number] = state = block(state, within)
             assert isinstance(context.strength, float)
-            _add_projected(own, state, block.after_proj, context.strength, self._block_context)
+            _add_projected(own, state, block.after_proj, context.strength, within)
         return tokens
+
+    def _context_of(self, number: int) -> BlockContext:
+        """What a VACE block reads, with the attention chosen for it."""
+        chosen = self._within.options.side_attention_for(self._step, number) or self._within.attention
+        return replace(self._within, self_attention=bind(chosen, self._layout), block_index=number)
 
     def after_block(self, index: int, tokens: Tensor) -> Tensor:
         """Nothing to do."""

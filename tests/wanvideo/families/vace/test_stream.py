@@ -4,12 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_wanvideo.tools.tiny import families as shapes
+from comfyui_wanvideo.tools.tiny import fill, specs
+from comfyui_wanvideo.wanvideo.attention.backend import LayoutAttention, TokenLayout
+from comfyui_wanvideo.wanvideo.attention.sdpa import sdpa
 from comfyui_wanvideo.wanvideo.families.phantom.inputs import PHANTOM, PhantomInput
 from comfyui_wanvideo.wanvideo.families.vace.stream import VaceBlock
 from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from .conftest import (
+    BASE,
     FULL,
     ROWS,
     TIMESTEP,
@@ -26,7 +32,7 @@ BF16_TOLERANCE = 2e-2
 LAYERS = (0, 2)
 
 
-def diffusers_twin(model):
+def diffusers_twin(model, layers=LAYERS):
     from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 
     c = model.config
@@ -39,7 +45,7 @@ def diffusers_twin(model):
         freq_dim=c.frequency_width,
         ffn_dim=c.ffn_dim,
         num_layers=c.layers,
-        vace_layers=list(LAYERS),
+        vace_layers=list(layers),
         vace_in_channels=96,
     )
     twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
@@ -101,6 +107,23 @@ def test_forward_with_a_scale_per_layer_equals_diffusers_in_fp32(model, tiny, re
     ).sample
     found = one(scaled_layers(tiny / f"{FULL}.safetensors", scales), context)
     assert relative_error(found, expected) <= FP32_TOLERANCE
+
+
+@torch.inference_mode()
+def test_as_many_blocks_as_the_model_has_equal_diffusers_in_fp32(tiny, tmp_path):
+    """The last one runs behind the last block of the model."""
+    save_file(
+        fill.tensors(shapes.vace(specs.DiTSize(), 4), file="vace", seed=0), tmp_path / "four.safetensors"
+    )
+    model = load(tiny / f"{BASE}.safetensors", tmp_path / "four.safetensors")
+    one, context = evaluation(), prepared(model, context_of())
+    expected = diffusers_twin(model, range(4))(
+        one.latent,
+        torch.tensor([TIMESTEP]),
+        padded(one.text),
+        control_hidden_states=context.channels(slice(None)),
+    ).sample
+    assert relative_error(one(model, context), expected) <= FP32_TOLERANCE
 
 
 @torch.inference_mode()
@@ -223,3 +246,41 @@ def test_it_adds_to_the_tokens_another_stream_left(tiny):
         relative_error(found[0], one(load(tiny / f"{FULL}.safetensors"), prepared(model, context_of())))
         > 1e-2
     )
+
+
+class Recording(LayoutAttention):
+    def __init__(self):
+        self.layouts = []
+
+    def __call__(self, query, key, value, layout):
+        self.layouts.append(layout)
+        return sdpa(query, key, value)
+
+
+def test_its_blocks_have_the_attention_chosen_for_their_own_numbers(model):
+    attention, asked = Recording(), []
+
+    def side(step, block):
+        asked.append((step, block))
+        return attention if block == 1 else None
+
+    context = prepared(model, context_of())
+    found = evaluation()(model, context, run=run_state(side_attention_for=side), **phantom())
+    assert asked == [(0, 0), (0, 1)]
+    assert attention.layouts == [TokenLayout((3, 3, 5), 0)]
+    plain = evaluation()(model, context, **phantom())
+    assert relative_error(found, plain) <= FP32_TOLERANCE
+
+
+def test_a_forward_touches_tensors_of_its_own_device_only(tiny):
+    """On the meta device, where mixing two is an error."""
+    meta = torch.device("meta")
+    model = load(tiny / f"{FULL}.safetensors").to(meta)
+    setup = replace(setup_of(model, leading_frames=1), device=meta)
+    one = evaluation(1)
+    run = run_state(row_chunks=3)
+    with torch.inference_mode():
+        model.prepare_run(run, [TIMESTEP], [one.conditioning({})])
+    context = context_of(references=1).prepared(setup)
+    velocity = replace(one, latent=one.latent.to(meta))(model, context, run=run)
+    assert velocity.device == meta
