@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..wanvideo.conditioning.timed import Timed
 from ..wanvideo.errors import InputError
 from ..wanvideo.families.fun_control.inputs import FUN_REFERENCE, FunReferenceInput
 from .base import CATEGORY, WanNode
+from .control_length import cut_to_control
 from .host import io
 from .sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
 from .vae import report
@@ -157,55 +157,10 @@ class WanVideoAddControlEmbeds(_ControlNode):
                 fit=length_fit or "hold",
                 steps=StepRange(start_percent, end_percent),
             )
-            result, changes = with_control(result, ImageEmbeds(result.geometry).with_input(CONTROL, control))
+            result, changes = cut_to_control(result, control)
             report(cls.shown_name(), changes)
+            result = result.with_input(CONTROL, control)
         return io.NodeOutput(_with_reference(result, fun_ref_image))
-
-
-def with_control(embeds: ImageEmbeds, control_embeds: ImageEmbeds) -> tuple[ImageEmbeds, list[str]]:
-    """Embeds with the inputs of control embeds; a video that is to end with its control video is cut.
-
-    Args:
-        embeds: they decide the size.
-        control_embeds: inputs of theirs replace those of the same name.
-
-    Returns:
-        The embeds, and a sentence when the video was cut.
-
-    Raises:
-        InputError: something in ``embeds`` cannot be cut.
-    """
-    changes: list[str] = []
-    control = control_embeds.inputs.get(CONTROL)
-    if isinstance(control, ControlInput) and control.fit == "trim":
-        kept = {name: value for name, value in embeds.inputs.items() if name not in control_embeds.inputs}
-        embeds, changes = _cut(ImageEmbeds(embeds.geometry, kept), control.latent.values.shape[2])
-    for name, value in control_embeds.inputs.items():
-        embeds = embeds.with_input(name, value)
-    return embeds, changes
-
-
-def _cut(embeds: ImageEmbeds, latent_frames: int) -> tuple[ImageEmbeds, list[str]]:
-    """The first latent frames of a video; images at its end stay there."""
-    before = embeds.geometry
-    if latent_frames >= before.latent_frames:
-        return embeds, []
-    geometry = before.with_latent_frames(latent_frames)
-    inputs = {}
-    for name, value in embeds.inputs.items():
-        behind = range(before.latent_frames, before.latent_frames + value.trailing_frames)
-        try:
-            inputs[name] = value.window([*range(latent_frames), *behind])
-        except IndexError:
-            raise InputError(
-                "length_fit",
-                f"trim cannot cut the input for {name}; set num_frames to {geometry.frames} in the node it "
-                "comes from",
-            ) from None
-    change = (
-        f"the video is cut from {before.frames} to {geometry.frames} frames, the length of its control video"
-    )
-    return ImageEmbeds(geometry, MappingProxyType(inputs)), [change]
 
 
 def _with_reference(embeds: ImageEmbeds, reference: dict[str, Any] | None) -> ImageEmbeds:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..wanvideo.conditioning.clean_frames import CLEAN_FRAMES, CleanFramesInput, GivenLatent
+from ..wanvideo.conditioning.control import CONTROL
 from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.errors import InputError
 from .base import CATEGORY, WanNode
+from .control_length import cut_to_control
 from .host import io
 from .notices import warn
 from .sockets import ImageEmbeds, ImageEmbedsSocket, PreviewableInput, as_image_embeds
@@ -209,7 +211,7 @@ def with_clean_frames(embeds: ImageEmbeds, latent: Tensor, index: int) -> ImageE
 
 
 def merged(node: type[WanNode], embeds: ImageEmbeds, other: ImageEmbeds, *, input_name: str) -> ImageEmbeds:
-    """``embeds`` with the inputs of ``other``; another size or length is said.
+    """``embeds`` with the inputs of ``other``; another size or length is said, and a cut to a control video.
 
     Args:
         node: that says it.
@@ -220,6 +222,9 @@ def merged(node: type[WanNode], embeds: ImageEmbeds, other: ImageEmbeds, *, inpu
     Raises:
         InputError: both carry an input of one name, and the two are not equal.
     """
+    embeds, changes = cut_to_control(embeds, other.inputs.get(CONTROL))
+    if changes:
+        warn(node, "; ".join(changes))
     if _shape(other.geometry) != _shape(embeds.geometry):
         warn(
             node,

@@ -145,11 +145,13 @@ def test_trim_refuses_what_it_cannot_cut(control, sockets):
         )
 
 
-def test_control_embeds_join_others_by_trim_too(control, sockets):
+def test_control_embeds_that_are_joined_to_others_trim_them_too(control, node_module, caplog):
     clip = control.WanVideoControlEmbeds.execute(latents=latents(), length_fit="trim", **STEPS)[0]
-    joined, changes = control.with_control(embeds_of(sockets), clip)
+    joined = node_module("embeds").WanVideoEmptyEmbeds.execute(
+        width=64, height=48, num_frames=17, control_embeds=clip
+    )[0]
     assert joined.geometry.frames == 9
-    assert len(changes) == 1
+    assert "the video is cut from 17 to 9 frames" in caplog.text
 
 
 @pytest.mark.parametrize(
