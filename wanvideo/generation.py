@@ -192,6 +192,7 @@ def generate(
         NotFiniteError: the latent became NaN or infinite.
     """
     check_request(model, request)
+    request_checks.say_unused(model, request.inputs)
     with torch.inference_mode():
         setup = _setup(model.config, request, device)
         inputs = {name: value.prepared(setup) for name, value in _accepted(model, request).items()}

@@ -15,26 +15,31 @@ log = logging.getLogger(__name__)
 
 
 def check_inputs(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
-    """Refuse inputs the model has no weights for; say which optional ones are left out or missing.
+    """Refuse inputs the model has no weights for.
 
     Raises:
         InputError: it names the input and what the model lacks.
     """
     known = model.accepted_inputs()
-    for name, part in model.points.context.items():
-        if part.when_missing and name not in inputs:
-            log.warning("%s", part.when_missing)
     for name, value in inputs.items():
-        if name in known or not value.uses_model:
-            continue
-        if value.is_optional:
-            log.info("the model has no use for the input %r; it is left out", name)
+        if name in known or value.is_optional or not value.uses_model:
             continue
         needs = value.needs or "a model of that family, or its extra model file"
         raise InputError(
             "image_embeds",
             f"they carry an input for {name}, and this model has no weights for it: it needs {needs}",
         )
+
+
+def say_unused(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
+    """Say which optional inputs this model leaves out, and which it would use and is not given."""
+    known = model.accepted_inputs()
+    for name, value in inputs.items():
+        if value.is_optional and value.uses_model and name not in known:
+            log.info("the model has no use for the input %r; it is left out", name)
+    for name, part in model.points.context.items():
+        if part.when_missing and name not in inputs:
+            log.warning("%s", part.when_missing)
 
 
 def check_channels(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:

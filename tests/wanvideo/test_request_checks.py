@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.conditioning.conditioning import FamilyInput
 from comfyui_wanvideo.wanvideo.errors import InputError
-from comfyui_wanvideo.wanvideo.request_checks import check_channels, check_inputs
+from comfyui_wanvideo.wanvideo.request_checks import check_channels, check_inputs, say_unused
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.transformer.model import WanTransformer
 
@@ -49,7 +49,9 @@ def test_an_input_without_weights_names_the_input_and_what_it_needs():
 
 def test_an_optional_input_is_left_out_and_that_is_said(caplog):
     caplog.set_level("INFO")
-    check_inputs(model(), {"clip": Optional()})
+    inputs = {"clip": Optional()}
+    check_inputs(model(), inputs)
+    say_unused(model(), inputs)
     assert "no use for the input 'clip'" in caplog.text
 
 
@@ -69,3 +71,19 @@ def test_a_required_input_that_is_missing_is_asked_for():
     image_model.points.add_channels("image", Channels())
     with pytest.raises(InputError, match=r"^image_embeds: connect a picture$"):
         check_channels(image_model, {})
+
+
+class Branch:
+    embedder = None
+    when_missing = "the model runs without its branch"
+
+    def rows(self, family_input):
+        return family_input
+
+
+@pytest.mark.parametrize(("inputs", "said"), [({}, 1), ({"clip": Optional()}, 0)])
+def test_a_missing_input_that_the_model_would_use_is_a_warning(inputs, said, caplog):
+    extended = model()
+    extended.points.context["clip"] = Branch()
+    say_unused(extended, inputs)
+    assert caplog.text.count(Branch.when_missing) == said

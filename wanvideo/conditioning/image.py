@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 IMAGE = "image"
 MASK_CHANNELS = 4  # one per pixel frame of a latent frame
 CLEAN_FRAME_CHANNELS = 48  # latents of the 5B models, which keep known frames clean at timestep 0
+WHOLE_FRAMES_ONLY = (
+    "this model takes pictures as whole latent frames only; for an end image encode it alone with WanVideo "
+    "Encode and add it with WanVideo Add Extra Latent at latent_index -1"
+)
 
 
 @dataclass(frozen=True)
@@ -76,22 +80,9 @@ class ImageInput(FamilyInput):
             raise InputError(
                 "image_embeds", f"the image was encoded for {frames} latent frames, this video has {expected}"
             )
-        if _takes_no_channels(setup):
-            self._check_is_clean()
-
-    def _check_is_clean(self) -> None:
-        """What is known in part of a latent frame cannot be shown to a model without image channels."""
-        known = self.mask.values.amax(dim=(0, 1, 3, 4)) > 0
-        clean = _known_frames(self.mask.values)
-        if not known.any() or int(known.sum()) == len(clean):
-            return
-        advice = (
-            "this model takes pictures as whole latent frames only; for an end image encode it alone with "
-            "WanVideo Encode and add it with WanVideo Add Extra Latent at latent_index -1"
-        )
-        if not clean:
-            raise InputError("image_embeds", f"no latent frame is known as a whole, and {advice}")
-        log.warning("image_embeds: only the latent frames %s are used, %s", list(clean), advice)
+        mask = self.mask.values
+        if _takes_no_channels(setup) and mask.any() and not _known_frames(mask):
+            raise InputError("image_embeds", f"no latent frame is known as a whole, and {WHOLE_FRAMES_ONLY}")
 
     def prepared(self, setup: RunSetup) -> Self:
         """Normalised, in the picture size of the run; of foreign leading frames nothing is known.
@@ -175,7 +166,7 @@ def _clean_frames(mask: Tensor, setup: RunSetup) -> tuple[int, ...]:
     if not _takes_no_channels(setup):
         return tuple(frame for frame in known if frame == setup.leading_frames)
     if known:
-        log.info(
-            "image_embeds: this model has no image channels; its latent frames %s stay as given", list(known)
-        )
+        log.info("image_embeds: the model has no image channels; latent frames %s stay as given", list(known))
+    if int((mask.amax(dim=(0, 1, 3, 4)) > 0).sum()) > len(known):
+        log.warning("image_embeds: only latent frames %s are used, %s", list(known), WHOLE_FRAMES_ONLY)
     return known

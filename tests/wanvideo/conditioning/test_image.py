@@ -161,8 +161,8 @@ def test_an_end_image_alone_is_refused_where_there_are_no_channels_for_it():
 def test_what_is_left_out_for_want_of_channels_is_said(caplog):
     given = half_known()
     given.mask.values[:, :, 0] = 1
-    given.check(setup_of((48, 48)))
-    assert "only the latent frames [0] are used" in caplog.text
+    given.prepared(setup_of((48, 48)))
+    assert "only latent frames [0] are used" in caplog.text
 
 
 def test_an_input_without_any_picture_is_no_error():
