@@ -232,17 +232,19 @@ class SideBlock(torch.nn.Module):
 class StreamWithBlocks:
     """Two blocks of its own, before blocks 0 and 1, and a record of all that happens."""
 
-    def __init__(self):
-        self.blocks = {0: SideBlock(), 1: SideBlock()}
+    def __init__(self, *places, strength=0.0):
+        self.blocks = {place: SideBlock() for place in places or (0, 1)}
         self.order = []
+        self.strength = strength
 
     def begin(self, family_input, start):
         del family_input
         self.order.append(("begin", start.latent.shape[1]))
         return self
 
-    def run_block(self, index, block):
+    def run_block(self, index, block, tokens):
         block(self.order, index)
+        return tokens + pattern(self.strength)
 
     def before_block(self, index, tokens):
         self.order.append(("before", index))
@@ -263,6 +265,22 @@ def test_the_blocks_of_a_side_stream_run_before_the_block_they_stand_before(inpu
         ("begin", CONFIG.in_channels),
         *(event for events in per_block for event in events),
     ]
+
+
+def test_a_block_of_a_side_stream_may_run_behind_the_last_block(inputs):
+    model = random_transformer()
+    stream = StreamWithBlocks(CONFIG.layers)
+    model.points.streams[NAME] = stream
+    forward_with(model, inputs, {NAME: ExampleInput()})
+    assert stream.order[-2:] == [("after", CONFIG.layers - 1), ("side", CONFIG.layers)]
+
+
+@pytest.mark.parametrize("place", [1, CONFIG.layers])
+def test_what_a_block_of_a_side_stream_makes_of_the_tokens_goes_on(inputs, place):
+    model = random_transformer()
+    plain = forward(model, inputs)
+    model.points.streams[NAME] = StreamWithBlocks(place, strength=1.0)
+    assert relative_error(forward_with(model, inputs, {NAME: ExampleInput()}), plain) > 1e-3
 
 
 def test_the_walk_is_given_the_blocks_of_side_streams_in_the_order_of_execution():
