@@ -49,14 +49,16 @@ class DualClock(LatentEdit):
         """The noised reference, unless another run has begun already and this one goes on."""
         self._reference, self._mask = self._reference.to(x), self._mask.to(x.device)
         self._noise = draw_noise(x.shape, seeded_generator(self._seed)).to(x)
-        return self._at(step.sigma) if step.schedule_index == self._window.start else x
+        return self._at(step.timestep) if step.schedule_index == self._window.start else x
 
     def after_step(self, x: Tensor, step: Step) -> Tensor:
         """The masked part of the reference at the new noise level; the last step leads to the clean one."""
         if step.schedule_index >= self._window.end:
             return x
-        return torch.where(self._mask, self._at(step.sigma_next), x)
+        next_step = 1000.0 * step.sigma_next if step.timestep_next is None else step.timestep_next
+        return torch.where(self._mask, self._at(next_step), x)
 
-    def _at(self, sigma: float) -> Tensor:
+    def _at(self, timestep: float) -> Tensor:
+        # what the model is told, as in WanVideoWrapper: unipc and dpm++ round it, and sigma differs by 5e-4
         assert self._noise is not None
-        return noised(self._reference, self._noise, sigma)
+        return noised(self._reference, self._noise, timestep / 1000.0)
