@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from comfyui_wanvideo.tools.tiny import fill, specs, vae22
+from comfyui_wanvideo.wanvideo.conditioning.decode_plan import DecodePlan
 from comfyui_wanvideo.wanvideo.vae import latent_space_for
 from comfyui_wanvideo.wanvideo.vae.pixels import normalise_pixels
 from safetensors.torch import load_file, save_file
@@ -224,3 +226,91 @@ def test_a_vae_file_passes_the_check(nodes, vae_file):
 def test_bf16_is_close_to_fp32(nodes, ours, vae_file):
     low = nodes.WanVideoVAELoader.execute(model_name=vae_file.name, precision="bf16")[0]
     assert difference(decode(nodes, low, latents()), decode(nodes, ours, latents())) < 2e-2
+
+
+def planned(latent, **plan):
+    return {"samples": latent, "decode_plan": DecodePlan(**plan)}
+
+
+def decoded(nodes, vae, samples):
+    return nodes.WanVideoDecode.execute(vae=vae, samples=samples, enable_vae_tiling=False, **TILES)[0]
+
+
+def test_leading_frames_are_not_decoded(nodes, ours):
+    latent = latents(frames=4)
+    found = decoded(nodes, ours, planned(latent, leading_frames=2, latent_frames=4))
+    assert torch.equal(found, decode(nodes, ours, latent[:, :, 2:]))
+
+
+def test_an_end_image_of_its_own_is_left_out_and_does_not_reach_the_video(nodes, ours):
+    latent = latents(frames=4)
+    found = decoded(nodes, ours, planned(latent, is_last_alone=True, latent_frames=4))
+    assert found.shape == (9, 32, 48, 3)
+    assert torch.equal(found, decode(nodes, ours, latent[:, :, :-1]))
+
+
+def test_a_plan_for_another_number_of_frames_is_ignored(nodes, ours):
+    latent = latents(frames=3)
+    found = decoded(nodes, ours, planned(latent, leading_frames=1, is_last_alone=True, latent_frames=4))
+    assert torch.equal(found, decode(nodes, ours, latent))
+
+
+def test_a_plan_that_knows_no_length_holds_for_any(nodes, ours):
+    latent = latents(frames=3)
+    found = decoded(nodes, ours, planned(latent, leading_frames=1))
+    assert torch.equal(found, decode(nodes, ours, latent[:, :, 1:]))
+
+
+def test_the_mark_of_the_pack_before_this_one_drops_the_first_frame(nodes, ours):
+    latent = latents(frames=3)
+    found = decoded(nodes, ours, {"samples": latent, "has_ref": True})
+    assert torch.equal(found, decode(nodes, ours, latent[:, :, 1:]))
+
+
+def test_our_plan_goes_before_that_mark(nodes, ours):
+    latent = latents(frames=3)
+    found = decoded(nodes, ours, {**planned(latent, latent_frames=3), "has_ref": True})
+    assert torch.equal(found, decode(nodes, ours, latent))
+
+
+def test_a_plan_that_leaves_nothing_is_an_error(nodes, ours):
+    with pytest.raises(Exception, match="all 2 latent frames are references"):
+        decoded(nodes, ours, planned(latents(), leading_frames=2))
+
+
+@pytest.mark.parametrize("tiling", [False, True])
+def test_pictures_come_back_from_the_wan22_vae_in_their_size(nodes, model_folder, tiling):
+    path = model_folder / "tiny_vae_22.safetensors"
+    save_file(fill.tensors(vae22.wan22_vae(vae22.VAE22Size()), file="vae22", seed=1), path)
+    vae = nodes.WanVideoVAELoader.execute(model_name=path.name, precision="fp32")[0]
+    latent = encode(nodes, vae, pictures(height=64, width=96), tiling=tiling)["samples"]
+    assert latent.shape == (1, 48, 2, 4, 6)
+    assert decode(nodes, vae, latent, tiling=tiling).shape == (5, 64, 96, 3)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(16, 8), (48, 16)])
+def test_tiles_are_as_large_as_asked_in_pixels_with_either_vae(nodes, model_folder, channels, stride):
+    """The node hands pixels on: a tile of 128 pixels is 16 latents of one VAE, 8 of the other."""
+    path = model_folder / "tiny.safetensors"
+    shapes = specs.wan21_vae(specs.VAESize(base=8)) if channels == 16 else vae22.wan22_vae(vae22.VAE22Size())
+    save_file(fill.tensors(shapes, file="vae", seed=1), path)
+    vae = nodes.WanVideoVAELoader.execute(model_name=path.name, precision="fp32")[0]
+    seen = []
+    network = vae.vae.module
+    render = network.render
+
+    def recording(features, cache):
+        seen.append(tuple(features.shape[-2:]))
+        return render(features, cache)
+
+    network.render = recording
+    side = 256 // stride
+    sizes = {"tile_x": 128, "tile_y": 192, "tile_stride_x": 64, "tile_stride_y": 128}
+    nodes.WanVideoDecode.execute(
+        vae=vae,
+        samples={"samples": latents(frames=1, height=side, width=side, channels=channels)},
+        enable_vae_tiling=True,
+        **sizes,
+    )
+    # Two rows of tiles with an overlap of 64 cover 256 pixels with 160 each, which is within the 192.
+    assert {(rows * stride, columns * stride) for rows, columns in seen} == {(160, 128)}
