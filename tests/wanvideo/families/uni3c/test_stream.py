@@ -10,6 +10,7 @@ from comfyui_wanvideo.wanvideo.families.uni3c.family import FAMILY
 from comfyui_wanvideo.wanvideo.families.uni3c.inputs import UNI3C, Uni3CControlnet, Uni3CInput
 from comfyui_wanvideo.wanvideo.families.uni3c.load import load_uni3c
 from comfyui_wanvideo.wanvideo.families.uni3c.stream import Uni3CSession
+from comfyui_wanvideo.wanvideo.transformer.program import CompileSettings, compile_program
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 
 from ...transformer.conftest import CONFIG, forward, random_transformer, relative_error, run_state
@@ -270,6 +271,13 @@ def test_a_forward_touches_no_other_device(inputs, file, render):
     model = with_uni3c(random_transformer().to(meta))
     elsewhere = replace(inputs, latent=inputs.latent.to(meta))
     assert forward_with(model, elsewhere, uni3c, row_chunks=3).device == meta
+
+
+def test_compiled_blocks_give_the_same_numbers(model, inputs, controlnet, render):
+    program = compile_program(CompileSettings(backend="eager"), "cpu")
+    found = forward_with(model, inputs, prepared(replace(controlnet, program=program), render))
+    expected = forward_with(model, inputs, prepared(controlnet, render))
+    assert relative_error(found, expected) <= FP32_TOLERANCE
 
 
 def test_blocks_are_none_of_the_models(model):
