@@ -23,7 +23,7 @@ from .passes import conditions, guidance_of, levels_of, used_passes
 from .sampling.edits import InpaintMask, LatentEdit
 from .sampling.filters import Filter
 from .sampling.guidance import Guidance, GuidanceLevel
-from .sampling.noise import StartLatent, start_latent
+from .sampling.noise import StartLatent, fit_samples, start_latent
 from .sampling.plan import SamplingPlan, SolverHistoryMode
 from .sampling.sampler import Observer, SampleResult, sample
 from .sampling.schedules import Schedule
@@ -244,6 +244,7 @@ def _levels(request: GenerationRequest) -> tuple[GuidanceLevel, ...]:
 
 def _plan(request: GenerationRequest, guidance: Guidance) -> SamplingPlan:
     first, end = request.run_steps
+    request_checks.check_filters(request.filters, guidance)
     return SamplingPlan(
         schedule=request.schedule,
         first_step=first,
@@ -295,5 +296,5 @@ def _inpainting(request: GenerationRequest, start: StartLatent, setup: RunSetup)
     initial = request.initial
     if initial is None or initial.mask is None:
         return []
-    original = setup.space.normalise(initial.latent.float().cpu())
+    original = fit_samples(setup.space.normalise(initial.latent.float().cpu()), start.x.shape)
     return [InpaintMask(initial.mask, original, start.noise)]

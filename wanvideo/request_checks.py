@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .conditioning.conditioning import FamilyInput
 from .conditioning.text import TextEmbeds
 from .errors import InputError
+from .sampling.filters import Filter
+from .sampling.guidance import Guidance
 from .transformer.config import WanConfig
 from .transformer.model import WanTransformer
 
 log = logging.getLogger(__name__)
+
+PAIR = 2  # passes a filter compares
 
 
 def check_inputs(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> None:
@@ -58,6 +62,22 @@ def check_channels(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> 
             "image_embeds",
             f"this model takes {config.in_channels} channels, and nothing here gives {abs(missing)} of them; "
             "models of its family are not supported by this version",
+        )
+
+
+def check_filters(filters: Sequence[Filter], guidance: Guidance) -> None:
+    """Refuse filters on guidance of more passes than the two they compare.
+
+    Raises:
+        InputError: it names the filters and the passes.
+    """
+    comparing = [type(each).__name__ for each in filters if type(each).pair is not Filter.pair]
+    if comparing and len(guidance.passes) > PAIR:
+        raise InputError(
+            "experimental_args",
+            f"{', '.join(comparing)} compares the passes with and without the prompt, and this guidance has "
+            f"{len(guidance.passes)} passes ({', '.join(guidance.passes)}); turn it off, or set the guidance "
+            "scale of the other condition to 1",
         )
 
 

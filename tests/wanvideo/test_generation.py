@@ -1,6 +1,7 @@
 """A whole run of the engine on a small random transformer."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -185,3 +186,22 @@ def test_a_bf16_run_is_close_to_fp32(model):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.bfloat16()
     assert relative_error(run(low, request("euler")).latent, run(model, request("euler")).latent) < 5e-2
+
+
+@dataclass(frozen=True)
+class Led(FamilyInput):
+    """Puts a frame in front of the video."""
+
+    uses_model: ClassVar[bool] = False
+    leading_frames: ClassVar[int] = 1
+
+
+def test_leading_frames_are_sampled_with_the_video_and_told_to_the_decoder(model):
+    result = run(model, request(inputs={"led": Led()}))
+    assert (result.latent.shape[2], result.decode.leading_frames) == (3, 1)
+
+
+def test_an_inpainting_mask_goes_with_leading_frames(model):
+    samples = InitialVideo(torch.randn(1, 16, 2, 6, 8), add_noise=True, mask=torch.zeros(1, 6, 8))
+    result = run(model, request(initial=samples, inputs={"led": Led()}))
+    assert result.latent.shape[2] == 3

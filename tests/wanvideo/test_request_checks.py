@@ -7,7 +7,9 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.conditioning.conditioning import FamilyInput
 from comfyui_wanvideo.wanvideo.errors import InputError
-from comfyui_wanvideo.wanvideo.request_checks import check_channels, check_inputs, say_unused
+from comfyui_wanvideo.wanvideo.request_checks import check_channels, check_filters, check_inputs, say_unused
+from comfyui_wanvideo.wanvideo.sampling.filters import CFGZeroStar, TemporalScoreRescaling
+from comfyui_wanvideo.wanvideo.sampling.guidance import GuidanceLevel, cfg_guidance, level_guidance
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.transformer.model import WanTransformer
 
@@ -87,3 +89,20 @@ def test_a_missing_input_that_the_model_would_use_is_a_warning(inputs, said, cap
     extended.points.context["clip"] = Branch()
     say_unused(extended, inputs)
     assert caplog.text.count(Branch.when_missing) == said
+
+
+def three_passes():
+    return level_guidance([GuidanceLevel("phantom", (5.0,)), GuidanceLevel("text", (7.5,))])
+
+
+def test_filters_that_compare_two_passes_are_refused_on_three_with_their_names():
+    with pytest.raises(InputError, match=r"^experimental_args: CFGZeroStar .* 3 passes \(negative, phantom"):
+        check_filters([CFGZeroStar()], three_passes())
+
+
+@pytest.mark.parametrize(
+    ("filters", "guidance"),
+    [((TemporalScoreRescaling(),), three_passes()), ((CFGZeroStar(),), cfg_guidance(6.0, 1))],
+)
+def test_other_filters_and_guidance_of_two_passes_are_accepted(filters, guidance):
+    assert check_filters(filters, guidance) is None

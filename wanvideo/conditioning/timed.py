@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from operator import is_
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -58,10 +59,12 @@ def windowed(value: T, frames: Sequence[int]) -> T:
     """
     result: Any = value
     if isinstance(value, Timed):
-        result = value.window(frames)
-    elif isinstance(value, tuple):
-        result = tuple(windowed(entry, frames) for entry in value)
-    elif is_dataclass(value) and not isinstance(value, type):
+        return cast("T", value.window(frames))
+    if isinstance(value, tuple):
+        entries = cast("tuple[Any, ...]", value)
+        cut = tuple(windowed(entry, frames) for entry in entries)
+        return value if all(map(is_, cut, entries)) else cast("T", cut)
+    if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: windowed(getattr(value, f.name), frames) for f in fields(value)}
         different = {name: entry for name, entry in changed.items() if entry is not getattr(value, name)}
         result = replace(value, **different) if different else value
