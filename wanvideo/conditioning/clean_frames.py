@@ -66,11 +66,11 @@ class CleanFramesInput(FamilyInput):
         for each in self.given:
             latent = setup.fitted(each.latent, input_name="extra_latents")
             latent, start = _inside(latent, each.index, setup.geometry.latent_frames)
-            for offset, frame in enumerate(latent.split(1, dim=2)):
+            for offset in range(latent.shape[2]):
                 place = setup.leading_frames + start + offset
                 if place in frames:
                     twice.append(start + offset)
-                frames[place] = frame
+                frames[place] = latent[:, :, offset : offset + 1]
         if twice:
             log.warning("extra_latents: latent frames %s are given twice; the later one counts", twice)
         return replace(self, given=tuple(GivenLatent(frames[place], place) for place in sorted(frames)))

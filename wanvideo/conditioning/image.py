@@ -156,7 +156,8 @@ def _takes_no_channels(setup: RunSetup) -> bool:
 
 def _known_frames(mask: Tensor) -> tuple[int, ...]:
     """Latent frames known as a whole, by ``[1, 4, T, h, w]``."""
-    return tuple((mask.amin(dim=(0, 1, 3, 4)) >= 1).nonzero().flatten().tolist())
+    is_known = mask.amin(dim=(0, 1, 3, 4)) >= 1
+    return tuple(frame for frame in range(mask.shape[2]) if is_known[frame])
 
 
 def _clean_frames(mask: Tensor, setup: RunSetup) -> tuple[int, ...]:

@@ -128,7 +128,7 @@ def mask_channels(mask: Tensor, *, is_last_alone: bool = False) -> Tensor:
     parts = [mask[:1].expand(MASK_CHANNELS, -1, -1), mask[1 : -1 if is_last_alone else None]]
     if is_last_alone:
         parts.append(mask[-1:].expand(MASK_CHANNELS, -1, -1))
-    return torch.cat(parts).unflatten(0, (-1, MASK_CHANNELS)).movedim(1, 0)[None]
+    return torch.cat(parts).reshape(-1, MASK_CHANNELS, *mask.shape[1:]).movedim(1, 0)[None]
 
 
 def exaggerated(latent: Tensor, mask: Tensor, amount: float) -> Tensor:

@@ -87,10 +87,15 @@ class TimeEdit(Protocol):
 class ContextPart(Protocol):
     """Point 6: rows that join the CLIP image rows in cross-attention."""
 
-    embedder: nn.Module | None
-    """The module that embeds them, once per run; dropped from the device after that."""
-    when_missing: str
-    """What it means that there is no input, for a warning; empty when that is as it should be."""
+    @property
+    def embedder(self) -> nn.Module | None:
+        """The module that embeds them, once per run; dropped from the device after that."""
+        ...
+
+    @property
+    def when_missing(self) -> str:
+        """What it means that there is no input, for a warning; empty when that is as it should be."""
+        ...
 
     def rows(self, family_input: Any) -> Tensor:
         """``[P, L, D]``, embedded; P pictures share the frames of the video evenly."""

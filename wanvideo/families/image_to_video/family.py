@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,7 +38,7 @@ class MaskAndLatent:
 
     width: int
     required: str
-    rank: ClassVar[int] = CHANNEL_RANK
+    rank: int = CHANNEL_RANK
 
     def channels(self, family_input: ImageInput | None, latent: Tensor) -> Tensor:
         """``[1, width, T, H, W]``; zeros when nothing is known, as Fun was trained with."""
@@ -50,9 +49,9 @@ class MaskAndLatent:
 class NoChannels:
     """For models that are given known pictures as clean latent frames only (Wan 2.2 5B)."""
 
-    width: ClassVar[int] = 0
-    required: ClassVar[str] = ""
-    rank: ClassVar[int] = CHANNEL_RANK
+    width: int = 0
+    required: str = ""
+    rank: int = CHANNEL_RANK
 
     def channels(self, family_input: ImageInput | None, latent: Tensor) -> Tensor:
         """``[1, 0, T, H, W]``; ``ImageInput`` keeps its known frames clean."""
@@ -69,7 +68,7 @@ class ClipRows:
     """
 
     embedder: ImageEmbedding
-    when_missing: ClassVar[str] = NO_CLIP
+    when_missing: str = NO_CLIP
 
     def rows(self, family_input: ClipInput) -> Tensor:
         """``[P, L, D]``; a model with positions takes two pictures as one row of tokens."""
