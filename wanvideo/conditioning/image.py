@@ -137,19 +137,6 @@ class ImageInput(FamilyInput):
         return self.latent.values, 1.0 - self.mask.values[0].amin(dim=0)
 
 
-def mask_and_latent(value: ImageInput | None, latent: Tensor) -> Tensor:
-    """The channels most models want: four of the mask, then the image latent; zeros without an image.
-
-    Args:
-        value: prepared.
-        latent: ``[B, C, T, h, w]`` they are joined to.
-    """
-    if value is None:
-        shape = (1, MASK_CHANNELS + latent.shape[1], *latent.shape[2:])
-        return torch.zeros(shape, dtype=latent.dtype, device=latent.device)
-    return torch.cat([value.mask.values, value.latent.values], dim=1)
-
-
 def _takes_no_channels(setup: RunSetup) -> bool:
     return setup.config.in_channels == setup.config.out_channels
 

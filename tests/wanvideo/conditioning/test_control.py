@@ -2,12 +2,8 @@
 
 import pytest
 import torch
-from comfyui_wanvideo.wanvideo.conditioning.control import (
-    CONTROL,
-    ControlChannels,
-    ControlInput,
-    StartImageChannels,
-)
+from comfyui_wanvideo.wanvideo.conditioning.channel_parts import ControlChannels, StartImageChannels
+from comfyui_wanvideo.wanvideo.conditioning.control import CONTROL, ControlInput
 from comfyui_wanvideo.wanvideo.conditioning.geometry import VideoGeometry
 from comfyui_wanvideo.wanvideo.conditioning.image import ImageInput
 from comfyui_wanvideo.wanvideo.conditioning.run_setup import RunSetup

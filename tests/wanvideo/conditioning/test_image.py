@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfyui_wanvideo.wanvideo.conditioning.channel_parts import MaskAndLatentChannels
 from comfyui_wanvideo.wanvideo.conditioning.conditioning import Conditioning
 from comfyui_wanvideo.wanvideo.conditioning.decode_plan import DecodePlan
 from comfyui_wanvideo.wanvideo.conditioning.geometry import VideoGeometry
-from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE, ImageInput, mask_and_latent
+from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE, ImageInput
 from comfyui_wanvideo.wanvideo.conditioning.run_setup import RunSetup
 from comfyui_wanvideo.wanvideo.conditioning.timed import Timed
 from comfyui_wanvideo.wanvideo.errors import InputError
@@ -38,14 +39,14 @@ def image(channels: int = 16, frames: int = FRAMES, known: tuple[int, ...] = (0,
 
 def test_channels_are_the_mask_and_then_the_normalised_latent():
     given, noise = image(), torch.zeros(1, 16, FRAMES, ROWS, COLUMNS)
-    channels = mask_and_latent(given.prepared(setup_of()), noise)
+    channels = MaskAndLatentChannels(16).channels(given.prepared(setup_of()), noise)
     assert channels.shape == (1, 20, FRAMES, ROWS, COLUMNS)
     assert torch.equal(channels[:, :4], given.mask.values)
     assert torch.equal(channels[:, 4:], latent_space_for(16).normalise(given.latent.values))
 
 
 def test_without_an_image_the_channels_are_zeros():
-    assert not mask_and_latent(None, torch.ones(2, 48, FRAMES, ROWS, COLUMNS)).any()
+    assert not MaskAndLatentChannels(48).channels(None, torch.ones(2, 48, FRAMES, ROWS, COLUMNS)).any()
 
 
 def test_nothing_is_known_of_leading_frames_of_others():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...conditioning.control import CONTROL, ControlChannels
+from ...conditioning.channel_parts import ControlChannels
+from ...conditioning.control import CONTROL
 from ...transformer.model import WanTransformer
 from ...weights.checkpoint import Checkpoint
 from ...weights.detect import ModelSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...conditioning.control import StartImageChannels
+from ...conditioning.channel_parts import StartImageChannels
 from ...conditioning.image import IMAGE
 from ...errors import ModelFileError
 from ...transformer.model import WanTransformer

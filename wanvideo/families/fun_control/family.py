@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from ...conditioning.control import CONTROL, IMAGE_RANK, ControlChannels, StartImageChannels
-from ...conditioning.image import IMAGE, MASK_CHANNELS, ImageInput, mask_and_latent
+from ...conditioning.channel_parts import ControlChannels, MaskAndLatentChannels, StartImageChannels
+from ...conditioning.control import CONTROL
+from ...conditioning.image import IMAGE, MASK_CHANNELS
 from ...transformer.model import WanTransformer
 from ...weights.checkpoint import Checkpoint
 from ...weights.detect import ModelSpec
 from ..family import Family
 from .inputs import FUN_REFERENCE
 from .reference import ReferenceEmbedding, ReferenceTokens
-
-
-@dataclass(frozen=True)
-class MaskAndLatentChannels:
-    """Channel part of Fun Control 2.2: the mask of the known pictures, then their latent; zeros without.
-
-    Args:
-        width: four and the channels of the latent.
-    """
-
-    width: int
-    rank: int = IMAGE_RANK
-    required: str = ""
-
-    def channels(self, family_input: ImageInput | None, latent: Tensor) -> Tensor:
-        """``[1, width, T, H, W]``, see ``transformer.points.ChannelPart``."""
-        return mask_and_latent(family_input, latent)
 
 
 class FunControl(Family):
@@ -48,9 +28,7 @@ class FunControl(Family):
             has_mask = spec.config.in_channels == 3 * latent_channels + MASK_CHANNELS
             model.points.add_channels(
                 IMAGE,
-                MaskAndLatentChannels(MASK_CHANNELS + latent_channels)
-                if has_mask
-                else StartImageChannels(latent_channels),
+                MaskAndLatentChannels(latent_channels) if has_mask else StartImageChannels(latent_channels),
             )
         if "fun reference" in spec.capabilities:
             model.ref_conv = ReferenceEmbedding(latent_channels, spec.config.dim)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from ...conditioning.channel_parts import MaskAndLatentChannels, NoChannels
 from ...conditioning.clip_input import CLIP, ClipInput
-from ...conditioning.image import IMAGE, MASK_CHANNELS, ImageInput, mask_and_latent
+from ...conditioning.image import IMAGE
 from ...transformer.model import WanTransformer
 from ...weights.checkpoint import Checkpoint
 from ...weights.detect import ModelSpec
@@ -16,7 +16,6 @@ from ..family import Family
 from .image_embedding import ImageEmbedding
 
 POSITIONS = "img_emb.emb_pos"
-CHANNEL_RANK = 2  # behind a control video
 NO_IMAGE = (
     "this is an image-to-video model and needs a start image; connect WanVideo ImageToVideo Encode instead "
     "of WanVideo Empty Embeds"
@@ -25,38 +24,6 @@ NO_CLIP = (
     "the model looks at the start image through CLIP as well, and no clip_embeds are connected to WanVideo "
     "ImageToVideo Encode: it runs without that branch and follows the image less"
 )
-
-
-@dataclass(frozen=True)
-class MaskAndLatent:
-    """Channels of the known pictures: four of the mask, then their latent.
-
-    Args:
-        width: number of channels.
-        required: see ``ChannelPart``.
-    """
-
-    width: int
-    required: str
-    rank: int = CHANNEL_RANK
-
-    def channels(self, family_input: ImageInput | None, latent: Tensor) -> Tensor:
-        """``[1, width, T, H, W]``; zeros when nothing is known, as Fun was trained with."""
-        return mask_and_latent(family_input, latent)
-
-
-@dataclass(frozen=True)
-class NoChannels:
-    """For models that are given known pictures as clean latent frames only (Wan 2.2 5B)."""
-
-    width: int = 0
-    required: str = ""
-    rank: int = CHANNEL_RANK
-
-    def channels(self, family_input: ImageInput | None, latent: Tensor) -> Tensor:
-        """``[1, 0, T, H, W]``; ``ImageInput`` keeps its known frames clean."""
-        del family_input
-        return torch.empty((1, 0, *latent.shape[2:]), dtype=latent.dtype, device=latent.device)
 
 
 @dataclass(frozen=True)
@@ -92,8 +59,7 @@ class ImageToVideo(Family):
         if "i2v" in spec.capabilities:
             # The 5B models see the start image in the latent, camera models their rays: both run without.
             is_optional = bool({"clean first frame", "fun camera"} & spec.capabilities)
-            width = MASK_CHANNELS + spec.config.out_channels
-            part = MaskAndLatent(width, "" if is_optional else NO_IMAGE)
+            part = MaskAndLatentChannels(spec.config.out_channels, "" if is_optional else NO_IMAGE)
             model.points.add_channels(IMAGE, part)
         elif _takes_clean_frames_only(spec):
             model.points.add_channels(IMAGE, NoChannels())
