@@ -180,14 +180,16 @@ def test_the_rays_are_those_of_the_size_of_the_run(load):
     model = load("wan21_fun_camera")
     setup = setup_of(model)
     wide = replace(setup, geometry=replace(setup.geometry, width=setup.geometry.width + 16))
-    value = camera()
-    assert value.prepared(wide).shot.size == (ROWS * 8, COLUMNS * 8 + 16)
+    shot = camera().prepared(wide).shot
+    assert shot is not None
+    assert shot.size == (ROWS * 8, COLUMNS * 8 + 16)
 
 
 def test_a_path_of_another_length_is_fitted_and_said(load, caplog):
     value = FunCameraInput(camera=camera_of_poses(entries(6)))
-    found = value.prepared(setup_of(load("wan21_fun_camera")))
-    assert found.shot.camera.frames == 9
+    shot = value.prepared(setup_of(load("wan21_fun_camera"))).shot
+    assert shot is not None
+    assert shot.camera.frames == 9
     assert "the camera path has 6 frames, the video 9: it holds its last frame" in caplog.text
 
 

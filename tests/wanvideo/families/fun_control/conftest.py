@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -83,12 +84,12 @@ def with_clip(model: WanTransformer, inputs: Mapping[str, FamilyInput]) -> dict[
     return {**inputs, **({CLIP: ClipInput(rows=CLIP_ROWS)} if model.config.has_image_branch else {})}
 
 
-def setup_of(model: WanTransformer, **sizes: int) -> RunSetup:
+def setup_of(model: WanTransformer, **changes: Any) -> RunSetup:
     """A run of 3 latent frames of 6 x 10."""
     channels = model.config.out_channels
     stride = 16 if channels == 48 else 8
     geometry = VideoGeometry(COLUMNS * stride, ROWS * stride, 4 * FRAMES - 3, stride)
-    return RunSetup(model.config, geometry, latent_space_for(channels), **sizes)
+    return RunSetup(model.config, geometry, latent_space_for(channels), **changes)
 
 
 TEXT = noise(11, 256, seed=3)
@@ -131,6 +132,7 @@ def comfy_twin(model: WanTransformer, dtype: torch.dtype = torch.float32) -> tor
     from comfy.ldm.wan.model import CameraWanModel, WanModel
 
     c, has_camera = model.config, hasattr(model, "control_adapter")
+    kinds: dict[str, Any]
     if has_camera:
         kinds = {"model_type": "camera" if c.has_image_branch else "camera_2.2"}
     else:

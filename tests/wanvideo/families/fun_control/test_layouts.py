@@ -1,9 +1,11 @@
 """The channels behind the noise, against what ComfyUI's nodes and model classes make of the same pictures."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from comfyui_wanvideo.wanvideo.conditioning.conditioning import FamilyInput
 from comfyui_wanvideo.wanvideo.conditioning.control import CONTROL, ControlInput
 from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE, ImageInput
 from comfyui_wanvideo.wanvideo.conditioning.timed import Timed
@@ -44,6 +46,16 @@ def joined_channels(model, inputs):
     return seen[0]
 
 
+def stub_of(model, space) -> Any:
+    """What ComfyUI's model class reads of itself."""
+    return SimpleNamespace(
+        diffusion_model=model,
+        latent_format=space,
+        process_latent_in=space.process_in,
+        image_to_video=False,
+    )
+
+
 def comfy_conditions(extras, model, node, **images):
     """ComfyUI's node, and what its model class makes of the result: channels, reference latent."""
     import comfy.latent_formats
@@ -59,18 +71,13 @@ def comfy_conditions(extras, model, node, **images):
         height=ROWS * stride,
         length=PIXEL_FRAMES,
         batch_size=1,
-        **{name: pictures(*value, stride) for name, value in images.items()},
+        **{name: pictures(level, frames, stride) for name, (level, frames) in images.items()},
     )
     values = output.result[0][0][1]
     formats = comfy.latent_formats
     space = formats.Wan22() if model.config.out_channels == 48 else formats.Wan21()
-    stub = SimpleNamespace(
-        diffusion_model=model,
-        latent_format=space,
-        process_latent_in=space.process_in,
-        image_to_video=False,
-    )
-    channels = WAN21.concat_cond(stub, noise=video_latent(model), device="cpu", **values)
+    channels = WAN21.concat_cond(stub_of(model, space), noise=video_latent(model), device="cpu", **values)
+    assert channels is not None
     references = values.get("reference_latents")
     return channels, None if references is None else space.process_in(references[-1])[:, :, 0]
 
@@ -91,7 +98,7 @@ def start(model):
 def test_wan_2_1_fun_control(load, comfy_extras, has_start):
     model = load("wan21_fun_control")
     images = {"control_video": (CONTROL_VIDEO, PIXEL_FRAMES)}
-    inputs = {CONTROL: control(model)}
+    inputs: dict[str, FamilyInput] = {CONTROL: control(model)}
     if has_start:
         images["start_image"] = (START, 1)
         inputs[IMAGE] = start(model)
@@ -128,4 +135,5 @@ def test_the_reference_latent_is_comfyui_s(load, comfy_extras, name):
     _, expected = comfy_conditions(comfy_extras, model, "Wan22FunControlToVideo", ref_image=(REFERENCE, 1))
     latent = KnownVae(model.config.out_channels).encode(pictures(REFERENCE, 1, 1))
     found = prepared(model, {FUN_REFERENCE: FunReferenceInput(latent=latent)})[FUN_REFERENCE]
+    assert isinstance(found, FunReferenceInput)
     torch.testing.assert_close(found.latent, expected, atol=1e-6, rtol=1e-6)

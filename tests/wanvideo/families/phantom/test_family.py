@@ -12,6 +12,7 @@ from comfyui_wanvideo.wanvideo.weights.detect import detect
 
 from ...transformer.conftest import forward, random_transformer, relative_error, run_state
 from ...transformer.test_model import comfy_twin, padded_text
+from ..conftest import extended
 
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 2e-2
@@ -19,12 +20,7 @@ BF16_TOLERANCE = 2e-2
 
 @pytest.fixture(scope="module")
 def model():
-    return with_phantom(random_transformer())
-
-
-def with_phantom(model):
-    FAMILY.extend(model, None, None)  # it reads neither the file nor what it is
-    return model
+    return extended(random_transformer(), FAMILY)
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def test_a_forward_with_references_equals_comfyui_in_fp32(model, inputs, referen
 
 @torch.inference_mode()
 def test_a_bf16_forward_with_references_is_as_close_to_fp32_as_comfyuis(inputs, references, comfyui_path):
-    expected = forward_with(with_phantom(random_transformer()), inputs, references)
+    expected = forward_with(extended(random_transformer(), FAMILY), inputs, references)
     twin = comfy_twin(random_transformer()).bfloat16()
     twin.patch_embedding.float()  # as ComfyUI keeps it
     theirs = twin(
@@ -61,7 +57,7 @@ def test_a_bf16_forward_with_references_is_as_close_to_fp32_as_comfyuis(inputs, 
         context=padded_text(inputs).bfloat16(),
         time_dim_concat=references.bfloat16(),
     )
-    low = with_phantom(random_transformer())
+    low = extended(random_transformer(), FAMILY)
     for module in low.modules():
         if getattr(module, "parameter_dtype", "compute") == "compute":
             for parameter in module.parameters(recurse=False):

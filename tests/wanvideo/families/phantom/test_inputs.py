@@ -20,6 +20,7 @@ from comfyui_wanvideo.wanvideo.transformer.context import RunOptions
 from comfyui_wanvideo.wanvideo.vae.latent_space import latent_space_for
 
 from ...transformer.conftest import CONFIG, random_transformer, relative_error, run_state
+from ..conftest import extended
 
 GEOMETRY = VideoGeometry(64, 48, 9)
 SPACE = latent_space_for(16)
@@ -38,9 +39,7 @@ REFERENCES = (normal(1, 16, 1, 6, 8, seed=2), normal(1, 16, 1, 6, 8, seed=3))
 
 @pytest.fixture(scope="module")
 def model():
-    extended = random_transformer()
-    FAMILY.extend(extended, None, None)
-    return extended
+    return extended(random_transformer(), FAMILY)
 
 
 def request(phantom, **changes):

@@ -19,6 +19,7 @@ from comfyui_wanvideo.wanvideo.transformer.context import RunOptions
 from comfyui_wanvideo.wanvideo.vae.latent_space import latent_space_for
 
 from ...transformer.conftest import CONFIG, random_transformer, relative_error
+from ..conftest import extended
 
 GEOMETRY = VideoGeometry(64, 48, 9)
 SPACE = latent_space_for(16)
@@ -51,9 +52,7 @@ def request(value, **changes):
 
 @pytest.fixture(scope="module")
 def model():
-    extended = random_transformer()
-    FAMILY.extend(extended, None, None)
-    return extended
+    return extended(random_transformer(), FAMILY)
 
 
 def run(model, value):
@@ -88,13 +87,16 @@ def test_leading_frames_have_no_render(controlnet):
 def test_a_mask_has_four_entries_for_a_latent_frame_and_three_empty_ones_first(controlnet):
     mask = Timed(torch.ones(9, 24, 32), axis=0, clock="pixel")
     prepared = given(controlnet, mask=mask).prepared(replace(SETUP, leading_frames=1)).mask
+    assert prepared is not None
     assert prepared.values.shape == (1, 1, 16, 48, 64)
     assert prepared.values[0, 0, :, 0, 0].tolist() == [False] * 7 + [True] * 9
 
 
 def test_a_mask_of_one_picture_holds(controlnet):
     mask = Timed(torch.ones(1, 48, 64), axis=0, clock="pixel")
-    assert given(controlnet, mask=mask).prepared(SETUP).mask.values[0, 0, 3:].all()
+    prepared = given(controlnet, mask=mask).prepared(SETUP).mask
+    assert prepared is not None
+    assert prepared.values[0, 0, 3:].all()
 
 
 def test_a_controlnet_of_another_width_is_refused_with_both(controlnet):

@@ -67,9 +67,9 @@ def test_a_file_of_8_bit_stays_as_it_is(saved):
     network = load_uni3c(
         saved(stored), compute_dtype=torch.bfloat16, conversion=Conversion(torch.float8_e4m3fn)
     )
-    attention = network.controlnet_blocks[0].self_attn
-    assert attention.q.weight.dtype == torch.float8_e5m2
-    assert attention.k.weight.dtype == torch.float8_e4m3fn
+    q, k = (network.get_parameter(f"controlnet_blocks.0.self_attn.{name}.weight") for name in "qk")
+    assert q.dtype == torch.float8_e5m2
+    assert k.dtype == torch.float8_e4m3fn
 
 
 def test_another_kind_of_file_is_refused_by_what_it_is(saved):

@@ -16,6 +16,7 @@ from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from ...transformer.conftest import CONFIG, forward, random_transformer, relative_error, run_state
 from ...transformer.test_model import comfy_twin, padded_text
 from ...transformer.test_points import AddedSegment
+from ..conftest import extended
 from .conftest import LAYERS
 
 FP32_TOLERANCE = 1e-5
@@ -40,7 +41,7 @@ def normal(*shape, seed=9):
 
 
 def with_uni3c(model, **parts):
-    FAMILY.extend(model, None, None)  # it reads neither the file nor what it is
+    model = extended(model, FAMILY)
     for name, part in parts.items():
         model.points.add_channels(name, part)
     return model

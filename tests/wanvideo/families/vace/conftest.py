@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,13 +55,13 @@ def plain(tiny) -> WanTransformer:
     return load(tiny / f"{BASE}.safetensors")
 
 
-def setup_of(model: WanTransformer, **sizes: int) -> RunSetup:
+def setup_of(model: WanTransformer, **changes: Any) -> RunSetup:
     """A run of 3 latent frames of 6 x 10."""
     geometry = VideoGeometry(COLUMNS * 8, ROWS * 8, 4 * FRAMES - 3)
-    return RunSetup(model.config, geometry, latent_space_for(16), **sizes)
+    return RunSetup(model.config, geometry, latent_space_for(16), **changes)
 
 
-def context_of(seed: int = 0, references: int = 0, frames: int = FRAMES, **settings: object) -> VaceContext:
+def context_of(seed: int = 0, references: int = 0, frames: int = FRAMES, **settings: Any) -> VaceContext:
     """A random context."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -129,7 +129,7 @@ def test_a_model_of_48_channel_latents_takes_a_module_made_for_them(tmp_path):
     model = WanTransformer(config)
     spec = ModelSpec(config, frozenset({"vace"}), frozenset())
     FAMILY.extend(model, Checkpoint.open(tmp_path / "module.safetensors"), spec)
-    assert model.get_submodule("vace_patch_embedding").weight.shape[1] == 2 * 48 + 64
+    assert model.get_parameter("vace_patch_embedding.weight").shape[1] == 2 * 48 + 64
 
 
 def test_without_its_weights_its_input_is_refused_with_what_to_do(plain):

@@ -1,6 +1,7 @@
 """Pictures and masks as VACE reads them."""
 
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,17 +20,20 @@ from comfyui_wanvideo.wanvideo.families.vace.preparation import (
 SIZE = (16, 32)
 
 
+def pipeline_stub() -> Any:
+    """What diffusers' pipeline reads of itself there."""
+    transformer = SimpleNamespace(config=SimpleNamespace(patch_size=(1, 2, 2)))
+    return SimpleNamespace(transformer=transformer, vae_scale_factor_temporal=4, vae_scale_factor_spatial=8)
+
+
 @pytest.mark.parametrize("frames", [1, 5, 9, 13])
 def test_mask_channels_equal_diffusers(frames):
     from diffusers.pipelines.wan.pipeline_wan_vace import WanVACEPipeline
 
     masks = torch.rand(frames, *SIZE)
-    transformer = SimpleNamespace(config=SimpleNamespace(patch_size=(1, 2, 2)))
-    pipeline = SimpleNamespace(
-        transformer=transformer, vae_scale_factor_temporal=4, vae_scale_factor_spatial=8
-    )
     given = masks[None, None].expand(1, 3, -1, -1, -1)
-    expected = WanVACEPipeline.prepare_masks(pipeline, given, [[]])
+    no_references = cast(Any, [[]])  # annotated as a list of tensors, read as one list for each video
+    expected = WanVACEPipeline.prepare_masks(pipeline_stub(), given, no_references)
     assert torch.equal(mask_channels(masks, (2, 4)), expected)
 
 

@@ -228,6 +228,9 @@ class Replacing:
         del index
         return tokens
 
+    def run_block(self, index, block, tokens):
+        raise AssertionError("it has no blocks")
+
     def after_block(self, index, tokens):
         del index
         return tokens + torch.linspace(-1, 1, tokens.shape[-1])
