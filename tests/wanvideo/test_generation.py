@@ -193,7 +193,10 @@ class Led(FamilyInput):
     """Puts a frame in front of the video."""
 
     uses_model: ClassVar[bool] = False
-    leading_frames: ClassVar[int] = 1
+
+    @property
+    def leading_frames(self):
+        return 1
 
 
 def test_leading_frames_are_sampled_with_the_video_and_told_to_the_decoder(model):

@@ -31,6 +31,12 @@ def conditioning(**changes):
     return Conditioning(GEOMETRY, inputs={"strong": value})
 
 
+def strong_of(given: Conditioning) -> Strong | None:
+    value = given.inputs.get("strong")
+    assert value is None or isinstance(value, Strong)
+    return value
+
+
 def test_an_input_outside_its_steps_is_left_out():
     cut = conditioning(steps=StepRange(0.5, 1.0))
     assert ["strong" in cut.active(step, 4).inputs for step in range(4)] == [False, False, True, True]
@@ -38,7 +44,7 @@ def test_an_input_outside_its_steps_is_left_out():
 
 def test_an_input_picks_the_strength_of_the_step():
     whole = conditioning(strengths=(0.5, 0.0, 2.0))
-    picked = [whole.active(step, 3).inputs.get("strong") for step in range(3)]
+    picked = [strong_of(whole.active(step, 3)) for step in range(3)]
     assert [value and value.strengths for value in picked] == [(0.5,), None, (2.0,)]
 
 
@@ -57,8 +63,10 @@ def test_an_input_gives_frames_a_timestep_of_their_own():
 
 def test_a_window_cuts_the_geometry_and_every_timed_tensor():
     cut = conditioning().window([1, 2, 4])
+    strong = strong_of(cut)
     assert cut.geometry.latent_frames == 3
-    assert cut.inputs["strong"].track.values.flatten().tolist() == [1, 2, 4]
+    assert strong is not None
+    assert strong.track.values.flatten().tolist() == [1, 2, 4]
 
 
 def test_an_input_is_in_every_pass_unless_it_is_off():

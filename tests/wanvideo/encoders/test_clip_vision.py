@@ -158,6 +158,7 @@ def test_every_key_layout_gives_the_same_bits(save, weights, images, layout, dty
     assert torch.equal(found.penultimate, expected.penultimate)
     assert torch.equal(found.last, expected.last)
     assert found.projected is not None
+    assert expected.projected is not None
     assert torch.equal(found.projected, expected.projected)
     assert "unexpected" not in caplog.text
 
@@ -201,7 +202,7 @@ def test_fp16_survives_a_residual_stream_beyond_its_range(save, weights, images)
 def test_weights_of_the_files_precision_stay_views_on_the_file(save, weights):
     half = {key: tensor.half() for key, tensor in weights.items()}
     module = load_clip_vision(save(half), dtype=torch.float16).module
-    q, k = (layer.weight for layer in (module.blocks[0].attn.q, module.blocks[0].attn.k))
+    q, k = (module.get_parameter(f"blocks.0.attn.{name}.weight") for name in "qk")
     assert q.dtype == torch.float16
     assert q.untyped_storage().data_ptr() == k.untyped_storage().data_ptr()
     assert module.patch_embedding.weight.dtype == module.pos_embedding.dtype == torch.float32
@@ -218,7 +219,7 @@ def test_scaled_fp8_layers_are_decoded(save, weights, images):
     encoder = load_clip_vision(save(packed), dtype=torch.float32)
     exact = load_clip_vision(save(weights), dtype=torch.float32).encode(images, device="cpu")
     assert relative_error(encoder.encode(images, device="cpu"), exact) < 5e-2
-    assert encoder.module.blocks[0].mlp[0].weight.dtype == torch.float8_e4m3fn
+    assert encoder.module.get_parameter("blocks.0.mlp.0.weight").dtype == torch.float8_e4m3fn
 
 
 def test_a_file_without_projection_has_no_projected_embedding(save, weights, images):

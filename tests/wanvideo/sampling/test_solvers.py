@@ -28,6 +28,10 @@ def nonlinear(x, t):
     return 0.4 * torch.sin(2 * x + 3 * t) + (t - 0.3) * x - 0.2
 
 
+def no_noise() -> torch.Tensor:
+    raise AssertionError("a solver without randomness asked for noise")
+
+
 def steps_of(schedule):
     return SamplingPlan(schedule, 0, schedule.steps, cfg_guidance(1.0, schedule.steps)).steps
 
@@ -245,10 +249,12 @@ class TestFrameUniPC:
         solver, state, latent = FrameUniPC(), FrameUniPC().init(x), x
         after = []
         for step, velocity in zip(plan.steps, velocities, strict=True):
-            latent, state = solver.step(lambda _x, _t, v=velocity: v, latent, step, state, lambda: None)
+            latent, state = solver.step(lambda _x, _t, v=velocity: v, latent, step, state, no_noise)
             after.append(latent)
-        plain, memory = UniPC().step(lambda _x, _t: velocities[0], x, plan.steps[0], UniPC().init(x), None)
+        plain, memory = UniPC().step(
+            lambda _x, _t: velocities[0], x, plan.steps[0], UniPC().init(x), no_noise
+        )
         aliased = replace(memory, x=plain)
-        expected, _ = UniPC().step(lambda _x, _t: velocities[1], plain, plan.steps[1], aliased, None)
+        expected, _ = UniPC().step(lambda _x, _t: velocities[1], plain, plan.steps[1], aliased, no_noise)
         assert torch.equal(after[0], plain)
         assert torch.equal(after[1], expected)

@@ -28,6 +28,20 @@ def pattern(strength):
     return strength * torch.linspace(-1, 1, CONFIG.dim)
 
 
+@dataclass(frozen=True)
+class AddedChannel:
+    """One channel of a number."""
+
+    rank: int = 0
+    value: float = 0.0
+    width: int = 1
+    required: str = ""
+
+    def channels(self, family_input, latent):
+        del family_input
+        return torch.full_like(latent[:, :1], self.value)
+
+
 class AddedSegment:
     def segments(self, family_input, grid, timesteps):
         del family_input, timesteps
@@ -195,17 +209,9 @@ def test_a_segment_nobody_sees_changes_nothing_but_rounding(inputs):
 
 
 def test_channels_are_joined_after_the_noise_in_rank_order(inputs):
-    class Part:
-        def __init__(self, rank, value):
-            self.rank, self.value = rank, value
-
-        def channels(self, family_input, latent):
-            del family_input
-            return torch.full_like(latent[:, :1], self.value)
-
     model = random_transformer(replace(CONFIG, in_channels=18))
-    model.points.channels["late"] = Part(2, 2.0)
-    model.points.channels["early"] = Part(1, 1.0)
+    model.points.channels["late"] = AddedChannel(2, 2.0)
+    model.points.channels["early"] = AddedChannel(1, 1.0)
     seen = []
     handle = model.patch_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     forward(model, inputs)
@@ -306,9 +312,9 @@ def test_a_side_stream_without_input_is_skipped_by_the_walk(inputs):
 
 def test_two_families_that_give_the_same_channels_are_refused():
     points = ExtensionPoints()
-    points.add_channels("image", object())
+    points.add_channels("image", AddedChannel())
     with pytest.raises(ExtensionError, match="channels of the input 'image'"):
-        points.add_channels("image", object())
+        points.add_channels("image", AddedChannel())
 
 
 def test_values_are_shared_by_the_passes_over_one_latent_and_made_anew_for_the_next():

@@ -21,12 +21,12 @@ def test_every_capability_of_the_table_is_one_that_detection_knows():
     assert used <= {rule.name for rule in CAPABILITIES}
 
 
-WITH_DEFAULTS = [variant for variant in known_variants() if variant.defaults]
+DEFAULTS = {variant.name: variant.defaults for variant in known_variants() if variant.defaults}
 
 
-@pytest.mark.parametrize("variant", WITH_DEFAULTS, ids=lambda variant: variant.name)
-def test_defaults_fit_the_model(variant):
-    defaults, stride = variant.defaults, 32 if variant.out_channels == 48 else 16
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_fit_the_model(name):
+    defaults, stride = DEFAULTS[name], 32 if BY_NAME[name].out_channels == 48 else 16
     assert defaults.frames % 4 == 1
     assert defaults.width % stride == defaults.height % stride == 0
     assert defaults.steps > 0
@@ -36,8 +36,8 @@ def test_defaults_fit_the_model(variant):
 
 
 def test_only_two_expert_models_have_a_boundary():
-    with_boundary = {variant.name for variant in WITH_DEFAULTS if variant.defaults.expert_boundary}
-    assert with_boundary == {variant.name for variant in WITH_DEFAULTS if "A14B" in variant.name}
+    with_boundary = {name for name, defaults in DEFAULTS.items() if defaults.expert_boundary}
+    assert with_boundary == {name for name in DEFAULTS if "A14B" in name}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_only_two_expert_models_have_a_boundary():
     ],
 )
 def test_defaults_are_those_of_the_official_configuration(name, steps, shift, cfg, frames, rate, boundary):
-    found = BY_NAME[name].defaults
+    found = DEFAULTS[name]
     assert (found.steps, found.shift, found.cfg) == (steps, shift, cfg)
     assert (found.frames, found.frames_per_second, found.expert_boundary) == (frames, rate, boundary)
 
