@@ -24,7 +24,7 @@ def given(comfy):
     return comfy.put_tensors(image=images)
 
 
-def vace(name="embeds", **inputs):
+def vace(name="embeds", /, **inputs):
     return {
         name: node(
             "WanVideoVACEEncode",
