@@ -66,7 +66,7 @@ class WanTransformer(nn.Module):
 
     def embedders(self) -> list[nn.Module]:
         """Modules that are used once per run, when it is prepared."""
-        parts = [part.embedder for part in self.points.context.values()]
+        parts = [part.embedder for part in (*self.points.context.values(), *self.points.embed.values())]
         own = [self.text_embedding, self.time_embedding, self.time_projection]
         return [*own, *(part for part in parts if part is not None)]
 
@@ -212,6 +212,8 @@ class WanTransformer(nn.Module):
             for prompt in each.text:
                 self._prompt_rows(prompt, run)
             self._picture_rows(each, run)
+            for point, family_input in active(self.points.embed, each.inputs):
+                point.prepare(family_input, run)
         if not any(active(self.points.time, each.inputs) for each in passes):
             run.options.on_prepared()
 

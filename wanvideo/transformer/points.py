@@ -71,6 +71,15 @@ class SegmentPoint(Protocol):
 class EmbedResidual(Protocol):
     """Point 4: added to the main token grid right after patch embedding."""
 
+    @property
+    def embedder(self) -> nn.Module | None:
+        """The module behind it, if it is used once per run only; dropped from the device after that."""
+        ...
+
+    def prepare(self, family_input: Any, run: RunState) -> None:
+        """Compute what serves all steps (``run.memo``), before the first forward."""
+        ...
+
     def residual(self, family_input: Any, tokens: Tensor, run: RunState) -> Tensor:
         """``[B or 1, T, H/2, W/2, D]`` for tokens of that shape; ``run.memo`` keeps what serves all steps."""
         ...

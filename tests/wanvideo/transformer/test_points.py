@@ -53,6 +53,11 @@ class AddedSegment:
 
 
 class AddedEmbed:
+    embedder = None
+
+    def prepare(self, family_input, run):
+        del family_input, run
+
     def residual(self, family_input, tokens, run):
         del run
         return pattern(family_input.strength).expand_as(tokens)
@@ -327,3 +332,27 @@ def test_values_are_shared_by_the_passes_over_one_latent_and_made_anew_for_the_n
 
     assert [evaluate(latent, 5.0), evaluate(latent, 5.0), evaluate(latent, 4.0)] == [1, 1, 2]
     assert evaluate(latent.clone(), 4.0) == 3
+
+
+def test_a_residual_that_serves_all_steps_is_computed_when_the_run_is_prepared(inputs):
+    class Computed(AddedEmbed):
+        def __init__(self):
+            self.embedder = torch.nn.Linear(1, 1)
+            self.made = []
+
+        def prepare(self, family_input, run):
+            run.memo("pattern", lambda: self.made.append(family_input) or pattern(family_input.strength))
+
+        def residual(self, family_input, tokens, run):
+            self.prepare(family_input, run)
+            return run.memo("pattern", lambda: None).expand_as(tokens)
+
+    model, point, run = random_transformer(), Computed(), run_state()
+    model.points.embed[NAME] = point
+    conditioning = replace(inputs.conditioning, inputs={NAME: ExampleInput()})
+    with torch.inference_mode():
+        model.prepare_run(run, [inputs.timestep], [conditioning])
+        before = len(point.made)
+        model(inputs.latent, [inputs.timestep], conditioning, run)
+    assert (before, len(point.made)) == (1, 1)
+    assert point.embedder in model.embedders()

@@ -53,30 +53,45 @@ class CameraAdapter(nn.Module):
 
 
 class CameraResidual:
-    """Adds the camera to the tokens; computed in the first step of a run, frame by frame, and kept."""
+    """Adds the camera to the tokens; computed once per run, frame by frame, and kept.
 
-    def __init__(self, adapter: CameraAdapter) -> None:
-        self.adapter = adapter
+    Args:
+        embedder: the adapter.
+    """
+
+    def __init__(self, embedder: CameraAdapter) -> None:
+        self.embedder = embedder
+
+    def prepare(self, family_input: FunCameraInput, run: RunState) -> None:
+        """See ``transformer.points.EmbedResidual``."""
+        self._whole(family_input, run)
 
     def residual(self, family_input: FunCameraInput, tokens: Tensor, run: RunState) -> Tensor:
         """See ``transformer.points.EmbedResidual``; zeros in frames that no camera sees."""
+        del tokens
         shot = family_input.shot
         assert shot is not None
-        # the camera is kept beside its vectors, so that its id stays its own; windows share it
-        _, whole = run.memo(
-            (CameraResidual, id(shot.camera)),
-            lambda: (shot.camera, self._whole(shot, family_input.strength, tokens.shape, run)),
-        )
-        return frames_of(whole, shot.frames.values.tolist())[None]
+        return frames_of(self._whole(family_input, run), shot.frames.values.tolist())[None]
 
-    def _whole(self, shot: Shot, strength: float, size: torch.Size, run: RunState) -> Tensor:
-        weight = self.adapter.conv.weight
+    def _whole(self, family_input: FunCameraInput, run: RunState) -> Tensor:
+        """``[T, rows, columns, D]`` of all frames the camera is given for; windows share them."""
+        shot = family_input.shot
+        assert shot is not None
+        # the camera is kept beside its vectors, so that its id stays its own
+        return run.memo(
+            (CameraResidual, id(shot.camera)),
+            lambda: (shot.camera, self._computed(shot, family_input.strength, run)),
+        )[1]
+
+    def _computed(self, shot: Shot, strength: float, run: RunState) -> Tensor:
+        weight = self.embedder.conv.weight
         frames = (shot.camera.frames - 1) // TEMPORAL_STRIDE + 1
-        whole = torch.empty((frames, *size[2:]), dtype=weight.dtype, device=weight.device)
+        size = [pixels // (PATCH_SIZE[1] * self.embedder.stride) for pixels in shot.size]
+        whole = torch.empty((frames, *size, weight.shape[0]), dtype=weight.dtype, device=weight.device)
         for frame in range(frames):
             run.options.check()
             rays = shot.camera.rays(frame, shot.size, weight.device)
-            whole[frame] = self.adapter(rays[None])[0] * strength
+            whole[frame] = self.embedder(rays[None])[0] * strength
         return whole
 
 
