@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfyui_wanvideo.tools.tiny import make
 
 from .graphs import VAE, decode, node, text_to_images, text_to_latent, vae_loader
 
@@ -201,6 +202,83 @@ def test_a_loader_option_that_cannot_work_is_refused_by_name(comfy, loader, word
 def test_the_empty_fp8_scaling_old_graphs_may_have_means_the_default(comfy):
     run = comfy.run(text_to_latent(seed=205, loader={"fp8_scaling": ""}), keep={"x": LATENT})
     assert run.status == "success", run.message
+
+
+# inputs appended to nodes of the predecessor: what the empty value means (decision 0006), and another value
+APPENDED = [
+    ("WanVideoControlEmbeds", "length_fit", "hold", "loop"),
+    ("WanVideoAddControlEmbeds", "length_fit", "hold", "loop"),
+    ("WanVideoPhantomEmbeds", "guidance", "as WanVideoWrapper", "three passes"),
+    ("WanVideoVACEEncode", "reference_layout", "one picture", "separate frames"),
+]
+MODELS = {
+    "WanVideoControlEmbeds": "tiny_wan22_fun_control_fp32.safetensors",
+    "WanVideoAddControlEmbeds": "tiny_wan22_fun_control_fp32.safetensors",
+    "WanVideoPhantomEmbeds": "tiny_wan21_phantom_fp32.safetensors",
+    "WanVideoVACEEncode": "tiny_wan21_vace_full_fp32.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def family_models(comfy):
+    make.write(comfy.base / "models", sorted(set(MODELS.values())))
+
+
+def embeds_graph(comfy, kind, **inputs):
+    """A run whose embeds come from a node of this kind; what is given is shorter than the video."""
+    numbers = torch.Generator().manual_seed(3)
+    latent = torch.randn(1, 16, 2, 8, 10, generator=numbers)
+    pictures = torch.rand(2, 64, 80, 3, generator=numbers)
+    percents = {"start_percent": 0.0, "end_percent": 1.0}
+    given = {
+        "WanVideoControlEmbeds": {"latents": ["latent", 0], **percents},
+        "WanVideoAddControlEmbeds": {"embeds": ["size", 0], "latents": ["latent", 0], **percents},
+        "WanVideoPhantomEmbeds": {
+            "num_frames": 17,
+            "phantom_cfg_scale": 5.0,
+            "phantom_start_percent": 0.0,
+            "phantom_end_percent": 1.0,
+            "phantom_latent_1": ["latent", 0],
+        },
+        "WanVideoVACEEncode": {
+            "vae": ["vae", 0],
+            "width": 80,
+            "height": 64,
+            "num_frames": 9,
+            "strength": 1.0,
+            "vace_start_percent": 0.0,
+            "vace_end_percent": 1.0,
+            "tiled_vae": False,
+            "ref_images": ["pictures", 1],
+        },
+    }[kind]
+    prompt = text_to_latent(model=MODELS[kind], size=(80, 64, 9), steps=2, image_embeds=["embeds", 0])
+    prompt["latent"] = comfy.put_tensors(samples=latent)
+    prompt["pictures"] = comfy.put_tensors(image=pictures)
+    prompt["vae"], prompt["embeds"] = vae_loader(), node(kind, **given, **inputs)
+    if kind == "WanVideoControlEmbeds":  # alone it makes a video of its own length
+        prompt["sampler"]["inputs"]["image_embeds"] = ["size", 0]
+        prompt["size"]["inputs"]["control_embeds"] = ["embeds", 0]
+    return prompt
+
+
+@pytest.mark.parametrize(("kind", "name", "meaning", "other"), APPENDED)
+def test_the_empty_value_of_an_appended_input_has_its_meaning(
+    comfy, family_models, kind, name, meaning, other
+):
+    runs = [
+        comfy.run(embeds_graph(comfy, kind, **{name: v}), keep={"x": LATENT}) for v in ("", meaning, other)
+    ]
+    assert [run.message for run in runs if run.status != "success"] == []
+    empty, named, another = (run.kept["x"].tensors["samples"] for run in runs)
+    assert torch.equal(empty, named)
+    assert not torch.equal(empty, another)
+
+
+@pytest.mark.parametrize(("kind", "name", "meaning", "other"), APPENDED)
+def test_an_unknown_value_of_an_appended_input_is_refused_by_name(comfy, kind, name, meaning, other):
+    message = refusal(comfy, embeds_graph(comfy, kind, **{name: "sideways"}))
+    assert absent([name, "sideways", meaning, other], message) == [], message
 
 
 EXTRA_MODELS = [("WanVideoExtraModelSelect", "extra_model"), ("WanVideoVACEModelSelect", "vace_model")]
