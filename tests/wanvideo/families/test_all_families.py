@@ -163,6 +163,14 @@ def test_an_input_outside_its_steps_changes_nothing_bit_for_bit(load, controlnet
     assert torch.equal(with_it.latent, plain.latent)
 
 
+def test_vace_without_strength_and_phantom_outside_its_steps_change_nothing_bit_for_bit(load, controlnet):
+    model = load("wan21_vace_full")
+    vace = made(VACE, 16, controlnet)
+    silent = replace(vace, contexts=(replace(vace.contexts[0], strength=0.0),))
+    inputs = {VACE: silent, PHANTOM: made(PHANTOM, 16, controlnet, steps=OUTSIDE)}
+    assert torch.equal(run(model, inputs).latent, run(model, {}).latent)
+
+
 TOGETHER = {
     "VACE and Phantom": ("wan21_vace_full", (VACE, PHANTOM)),
     "VACE, Phantom and Uni3C": ("wan21_vace_full", (VACE, PHANTOM, UNI3C)),
