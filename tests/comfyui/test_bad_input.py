@@ -206,8 +206,8 @@ def test_the_empty_fp8_scaling_old_graphs_may_have_means_the_default(comfy):
 
 # inputs appended to nodes of the predecessor: what the empty value means (decision 0006), and another value
 APPENDED = [
-    ("WanVideoControlEmbeds", "length_fit", "hold", "loop"),
-    ("WanVideoAddControlEmbeds", "length_fit", "hold", "loop"),
+    ("WanVideoControlEmbeds", "length_fit", "hold", "trim"),
+    ("WanVideoAddControlEmbeds", "length_fit", "hold", "trim"),
     ("WanVideoPhantomEmbeds", "guidance", "as WanVideoWrapper", "three passes"),
     ("WanVideoVACEEncode", "reference_layout", "one picture", "separate frames"),
 ]
