@@ -16,27 +16,12 @@ from ..wanvideo.families.fun_control.inputs import FUN_REFERENCE, FunReferenceIn
 from .base import CATEGORY, WanNode
 from .control_length import cut_to_control
 from .host import io
+from .inputs import step_inputs
 from .sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
 from .vae import report
 
 STRIDES = {16: 8, 48: 16}  # latent channels -> pixels per latent of the Wan 2.1 and the Wan 2.2 VAE
 EMPTY = ("", None)
-
-
-def step_inputs(what: str) -> list[io.Input]:
-    """The first and the last step something takes part in."""
-    ends = (("start_percent", 0.0, "first"), ("end_percent", 1.0, "last"))
-    return [
-        io.Float.Input(
-            name,
-            default=default,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip=f"The {end} step of {what}, as a part of this sampler's steps.",
-        )
-        for name, default, end in ends
-    ]
 
 
 def _latents_input(*, optional: bool) -> io.Latent.Input:

@@ -16,35 +16,9 @@ from ..wanvideo.errors import InputError
 from .base import CATEGORY, WanNode
 from .control_length import cut_to_control
 from .host import io
+from .inputs import frames_input, size_input
 from .notices import warn
 from .sockets import ImageEmbeds, ImageEmbedsSocket, PreviewableInput, as_image_embeds
-
-
-def size_input(name: str, default: int) -> io.Int.Input:
-    """Width or height in pixels."""
-    tooltip = "Pixels, a multiple of 16 (32 for the 5B)."
-    return io.Int.Input(name, default=default, min=64, max=8096, step=8, tooltip=tooltip)
-
-
-def frames_input() -> io.Int.Input:
-    """Length of the video."""
-    return io.Int.Input(
-        "num_frames",
-        default=81,
-        min=1,
-        max=10000,
-        step=4,
-        tooltip="Length in frames, 4n + 1: 1 is a picture, 81 are five seconds at 16 per second.",
-    )
-
-
-def strength_input(
-    name: str, tooltip: str, *, default: float = 1.0, optional: bool = False
-) -> io.Float.Input:
-    """A factor from 0 to 10."""
-    return io.Float.Input(
-        name, default=default, min=0.0, max=10.0, step=0.001, tooltip=tooltip, optional=optional
-    )
 
 
 class WanVideoEmptyEmbeds(WanNode):

@@ -12,8 +12,8 @@ from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.image import IMAGE
 from .base import CATEGORY, WanNode
 from .clip_encoding import encoder_of, offload_clip_vision
-from .embeds import frames_input, size_input, strength_input
 from .host import io
+from .inputs import frames_input, size_input, strength_input
 from .known_pictures import KnownPictures
 from .notices import warn
 from .sockets import ImageEmbeds, ImageEmbedsSocket

@@ -13,9 +13,10 @@ from ..wanvideo.conditioning.geometry import VideoGeometry
 from ..wanvideo.conditioning.image import IMAGE
 from ..wanvideo.errors import NotYetError
 from .base import CATEGORY, WanNode
-from .embeds import frames_input, merged, size_input, strength_input
+from .embeds import merged
 from .host import io
 from .image_clip_encode import WanVideoImageClipEncode
+from .inputs import frames_input, size_input, strength_input
 from .known_pictures import KnownPictures, LatentChanges
 from .notices import warn
 from .sockets import AddedConditions, ClipEmbedsSocket, ImageEmbeds, ImageEmbedsSocket, as_image_embeds

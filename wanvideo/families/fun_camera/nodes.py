@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from ....nodes.base import CATEGORY, WanNode
-from ....nodes.control import step_inputs
 from ....nodes.host import io
+from ....nodes.inputs import step_inputs
 from ....nodes.sockets import CameraPoses, ImageEmbeds, ImageEmbedsSocket
 from ....nodes.vae import report
 from ...conditioning.geometry import VideoGeometry

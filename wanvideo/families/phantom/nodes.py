@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ....nodes.base import CATEGORY, WanNode
 from ....nodes.host import io
+from ....nodes.inputs import frames_input, step_inputs
 from ....nodes.notices import warn
 from ....nodes.sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
 from ...conditioning.geometry import TEMPORAL_STRIDE, VideoGeometry
@@ -34,13 +35,8 @@ class WanVideoPhantomEmbeds(WanNode):
             description="Subjects from pictures in a new video (https://github.com/Phantom-video/Phantom). "
             "Fit each picture into the size of the video on white, then encode it.",
             inputs=[
-                io.Int.Input(
-                    "num_frames",
-                    default=81,
-                    min=1,
-                    max=10000,
-                    step=4,
-                    tooltip="Length in frames, 4n + 1. The 14B model was trained with 121 at 24 per second.",
+                frames_input(
+                    "Length in frames, 4n + 1. The 14B model was trained with 121 at 24 per second."
                 ),
                 _reference_input(1),
                 io.Float.Input(
@@ -52,8 +48,7 @@ class WanVideoPhantomEmbeds(WanNode):
                     tooltip="Guidance scale of the subjects, beside that of the text (cfg of the sampler). "
                     "It costs a third pass of the model; at 1 the subjects are in both passes of cfg.",
                 ),
-                _percent_input("phantom_start_percent", 0.0, "Where in the run the subjects come in."),
-                _percent_input("phantom_end_percent", 1.0, "Where they go; to 1 they stay to the end."),
+                *step_inputs("the subjects", prefix="phantom_"),
                 *(_reference_input(number) for number in range(2, MOST_REFERENCES + 1)),
                 ImageEmbedsSocket.Input(
                     "vace_embeds", optional=True, tooltip="Further conditions, such as those of VACE."
@@ -120,10 +115,6 @@ def _reference_input(number: int) -> io.Latent.Input:
         tooltip="An encoded picture of a subject"
         + (": the video gets its size." if number == 1 else "; of another size it is resized."),
     )
-
-
-def _percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
 def _references(latents: dict[str, dict[str, Tensor] | None]) -> tuple[Tensor, ...]:

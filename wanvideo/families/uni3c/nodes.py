@@ -21,6 +21,7 @@ from ....nodes.host import (
     offload_device,
     resolve_file,
 )
+from ....nodes.inputs import step_inputs, strength_input
 from ....nodes.model_run import program_for
 from ....nodes.sockets import AttachedInput, Compile, ControlNet, Uni3cEmbeds
 from ...attention.registry import resolve
@@ -162,16 +163,8 @@ class WanVideoUni3CEmbeds(WanNode):
             "point cloud of the start image seen by a moving camera, with the start image as first frame.",
             inputs=[
                 ControlNet.Input("controlnet"),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.001,
-                    tooltip="How much the render counts; 0 is as if nothing were connected.",
-                ),
-                _percent_input("start_percent", 0.0, "Where in the run it begins."),
-                _percent_input("end_percent", 1.0, "Where it ends."),
+                strength_input("strength", "How much the render counts; 0 is as if nothing were connected."),
+                *step_inputs("the controlnet"),
                 io.Latent.Input(
                     "render_latent",
                     optional=True,
@@ -224,10 +217,6 @@ class WanVideoUni3CEmbeds(WanNode):
             steps=StepRange(start_percent, end_percent),
         )
         return io.NodeOutput(AttachedInput(UNI3C, value, companions=(controlnet.managed,)))
-
-
-def _percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
 NODES: list[type[WanNode]] = [WanVideoUni3CControlnetLoader, WanVideoUni3CEmbeds]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ....nodes.base import CATEGORY, WanNode
 from ....nodes.host import io, resize_images
+from ....nodes.inputs import frames_input, size_input, step_inputs, strength_input
 from ....nodes.notices import warn
 from ....nodes.sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
 from ....nodes.vae import vae_input
@@ -70,8 +71,13 @@ class WanVideoVACEEncode(WanNode):
             "optional. Sizes and lengths that do not fit are fitted, which is said.",
             inputs=[
                 vae_input(),
-                *_size_inputs(),
-                *_influence_inputs(),
+                size_input("width", 832),
+                size_input("height", 480),
+                frames_input(),
+                strength_input(
+                    "strength", "How much VACE adds; 0 is none. A list has a value for each step."
+                ),
+                *step_inputs("VACE", prefix="vace_"),
                 io.Image.Input(
                     "input_frames",
                     optional=True,
@@ -140,36 +146,6 @@ class WanVideoVACEEncode(WanNode):
         before = chained.contexts if isinstance(chained, VaceInput) else ()
         embeds = ImageEmbeds(geometry, previous.inputs)
         return io.NodeOutput(embeds.with_input(VACE, VaceInput((*before, context))))
-
-
-def _size_inputs() -> list[io.Input]:
-    def pixels(name: str, default: int) -> io.Int.Input:
-        tooltip = "Pixels, a multiple of 16 (32 for the 5B)."
-        return io.Int.Input(name, default=default, min=64, max=8096, step=8, tooltip=tooltip)
-
-    return [
-        pixels("width", 832),
-        pixels("height", 480),
-        io.Int.Input("num_frames", default=81, min=1, max=10000, step=4, tooltip="Length in frames, 4n + 1."),
-    ]
-
-
-def _influence_inputs() -> list[io.Input]:
-    def percent(name: str, default: float, tooltip: str) -> io.Float.Input:
-        return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
-
-    return [
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=10.0,
-            step=0.001,
-            tooltip="How much VACE adds; 0 is none. A list has a value for each step.",
-        ),
-        percent("vace_start_percent", 0.0, "Where in the run VACE begins."),
-        percent("vace_end_percent", 1.0, "Where it ends; to 1 it stays to the end."),
-    ]
 
 
 def _remarks(given: VaceEncodeInputs, geometry: VideoGeometry) -> list[str]:
