@@ -4,52 +4,12 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.transformer.rope import RopeOptions
-from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 
 from .conftest import CONFIG, forward, random_transformer, relative_error, run_state
+from .twins import comfy_twin, diffusers_twin
 
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 2e-2
-
-
-def diffusers_twin(model):
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
-    c = model.config
-    twin = WanTransformer3DModel(
-        num_attention_heads=c.heads,
-        attention_head_dim=128,
-        in_channels=c.in_channels,
-        out_channels=c.out_channels,
-        text_dim=c.text_width,
-        freq_dim=c.frequency_width,
-        ffn_dim=c.ffn_dim,
-        num_layers=c.layers,
-    )
-    twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
-    return twin.eval()
-
-
-def comfy_twin(model):
-    import comfy.ops
-    from comfy.ldm.wan.model import WanModel
-
-    c = model.config
-    twin = WanModel(
-        model_type="t2v",
-        dim=c.dim,
-        ffn_dim=c.ffn_dim,
-        in_dim=c.in_channels,
-        out_dim=c.out_channels,
-        text_dim=c.text_width,
-        num_heads=c.heads,
-        num_layers=c.layers,
-        operations=comfy.ops.disable_weight_init,
-        dtype=torch.float32,
-        device="cpu",
-    )
-    twin.load_state_dict(model.state_dict(), strict=True)
-    return twin.eval()
 
 
 def padded_text(inputs):

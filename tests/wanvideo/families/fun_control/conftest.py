@@ -24,6 +24,8 @@ from comfyui_wanvideo.wanvideo.transformer.model import WanTransformer
 from comfyui_wanvideo.wanvideo.vae.latent_space import latent_space_for
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 
+from ...transformer.twins import comfy_twin
+
 FUN_NAMES = (
     "wan21_fun_control",
     "wan21_fun_control_ref",
@@ -126,33 +128,15 @@ def forward(
         return model(latent, timesteps, conditioning, run or run_state(**options))
 
 
-def comfy_twin(model: WanTransformer, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+def comfy_twin_of(model: WanTransformer, dtype: torch.dtype = torch.float32) -> Any:
     """ComfyUI's transformer of the same weights."""
-    import comfy.ops
-    from comfy.ldm.wan.model import CameraWanModel, WanModel
+    from comfy.ldm.wan.model import CameraWanModel
 
-    c, has_camera = model.config, hasattr(model, "control_adapter")
-    kinds: dict[str, Any]
-    if has_camera:
-        kinds = {"model_type": "camera" if c.has_image_branch else "camera_2.2"}
-    else:
-        channels = c.out_channels if hasattr(model, "ref_conv") else None
-        kinds = {"model_type": "i2v" if c.has_image_branch else "t2v", "in_dim_ref_conv": channels}
-    twin = (CameraWanModel if has_camera else WanModel)(
-        dim=c.dim,
-        ffn_dim=c.ffn_dim,
-        in_dim=c.in_channels,
-        out_dim=c.out_channels,
-        text_dim=c.text_width,
-        num_heads=c.heads,
-        num_layers=c.layers,
-        operations=comfy.ops.disable_weight_init,
-        dtype=dtype,
-        device="cpu",
-        **kinds,
-    )
-    twin.load_state_dict(model.state_dict(), strict=True)
-    return twin.eval()
+    if hasattr(model, "control_adapter"):
+        kind = "camera" if model.config.has_image_branch else "camera_2.2"
+        return comfy_twin(model, CameraWanModel, dtype=dtype, model_type=kind)
+    channels = model.config.out_channels if hasattr(model, "ref_conv") else None
+    return comfy_twin(model, dtype=dtype, in_dim_ref_conv=channels)
 
 
 def theirs(model: WanTransformer, latent: torch.Tensor, dtype: torch.dtype = torch.float32, **conditions):
@@ -161,7 +145,7 @@ def theirs(model: WanTransformer, latent: torch.Tensor, dtype: torch.dtype = tor
         conditions["clip_fea"] = CLIP_ROWS
     inputs = {name: value.to(dtype) for name, value in conditions.items()}
     with torch.inference_mode():
-        return comfy_twin(model, dtype)(
+        return comfy_twin_of(model, dtype)(
             latent.to(dtype), torch.tensor([TIMESTEP]), context=PADDED_TEXT.to(dtype), **inputs
         )
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from comfyui_wanvideo.wanvideo.conditioning.clip_input import CLIP
 from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE
-from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 from torch.nn.functional import pad
 
+from ...transformer.twins import comfy_twin, diffusers_twin
 from .conftest import (
     FLF,
     FRAMES,
@@ -34,50 +34,6 @@ TOKENS_PER_FRAME = 3 * 5
 PADDED_TEXT = pad(TEXT, (0, 0, 0, 512 - len(TEXT)))[None]
 
 
-def diffusers_twin(model, positions=None):
-    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
-    c = model.config
-    twin = WanTransformer3DModel(
-        num_attention_heads=c.heads,
-        attention_head_dim=128,
-        in_channels=c.in_channels,
-        out_channels=c.out_channels,
-        text_dim=c.text_width,
-        freq_dim=c.frequency_width,
-        ffn_dim=c.ffn_dim,
-        num_layers=c.layers,
-        image_dim=c.image_width if c.has_image_branch else None,
-        added_kv_proj_dim=c.dim if c.has_image_branch else None,
-        pos_embed_seq_len=positions,
-    )
-    twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
-    return twin.eval()
-
-
-def comfy_twin(model, positions=None):
-    import comfy.ops
-    from comfy.ldm.wan.model import WanModel
-
-    c = model.config
-    twin = WanModel(
-        model_type="i2v" if c.has_image_branch else "t2v",
-        dim=c.dim,
-        ffn_dim=c.ffn_dim,
-        in_dim=c.in_channels,
-        out_dim=c.out_channels,
-        text_dim=c.text_width,
-        num_heads=c.heads,
-        num_layers=c.layers,
-        flf_pos_embed_token_number=positions,
-        operations=comfy.ops.disable_weight_init,
-        dtype=torch.float32,
-        device="cpu",
-    )
-    twin.load_state_dict(model.state_dict(), strict=True)
-    return twin.eval()
-
-
 def joined_channels(model, inputs):
     image = conditioning(model, inputs).inputs[IMAGE]
     latent = WIDE_LATENT if model.config.out_channels == 48 else LATENT
@@ -92,7 +48,7 @@ CASES = [(I2V, 1, None), (FLF, 2, 514)]
 def test_forward_equals_diffusers_in_fp32(load, name, pictures, positions):
     model, inputs = load(name), i2v_inputs(pictures)
     rows = inputs[CLIP].rows.reshape(pictures, -1, 1280)  # its table of positions wants them so
-    twin = diffusers_twin(model, positions)
+    twin = diffusers_twin(model, pos_embed_seq_len=positions)
     expected = twin(joined_channels(model, inputs), torch.tensor([TIMESTEP]), PADDED_TEXT, rows).sample
     assert relative_error(forward(model, inputs), expected) <= FP32_TOLERANCE
 
@@ -101,7 +57,7 @@ def test_forward_equals_diffusers_in_fp32(load, name, pictures, positions):
 @torch.inference_mode()
 def test_forward_equals_comfyui_in_fp32(load, comfyui_path, name, pictures, positions):
     model, inputs = load(name), i2v_inputs(pictures)
-    twin = comfy_twin(model, positions)
+    twin = comfy_twin(model, flf_pos_embed_token_number=positions)
     expected = twin(
         joined_channels(model, inputs),
         torch.tensor([TIMESTEP]),

@@ -11,7 +11,8 @@ from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 from comfyui_wanvideo.wanvideo.weights.detect import detect
 
 from ...transformer.conftest import forward, random_transformer, relative_error, run_state
-from ...transformer.test_model import comfy_twin, padded_text
+from ...transformer.test_model import padded_text
+from ...transformer.twins import comfy_twin
 from ..conftest import extended
 
 FP32_TOLERANCE = 1e-5

@@ -14,8 +14,9 @@ from comfyui_wanvideo.wanvideo.transformer.program import CompileSettings, compi
 from comfyui_wanvideo.wanvideo.weights.checkpoint import Checkpoint
 
 from ...transformer.conftest import CONFIG, forward, random_transformer, relative_error, run_state
-from ...transformer.test_model import comfy_twin, padded_text
+from ...transformer.test_model import padded_text
 from ...transformer.test_points import AddedSegment
+from ...transformer.twins import comfy_twin
 from ..conftest import extended
 from .conftest import LAYERS
 

@@ -10,10 +10,10 @@ from comfyui_wanvideo.wanvideo.attention.backend import LayoutAttention, TokenLa
 from comfyui_wanvideo.wanvideo.attention.sdpa import sdpa
 from comfyui_wanvideo.wanvideo.families.phantom.inputs import PHANTOM, PhantomInput
 from comfyui_wanvideo.wanvideo.families.vace.stream import VaceBlock
-from comfyui_wanvideo.wanvideo.weights.keys import to_diffusers
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from ...transformer.twins import comfy_twin, diffusers_twin
 from .conftest import (
     BASE,
     FULL,
@@ -32,47 +32,16 @@ BF16_TOLERANCE = 2e-2
 LAYERS = (0, 2)
 
 
-def diffusers_twin(model, layers=LAYERS):
+def diffusers_twin_of(model, layers=LAYERS):
     from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 
-    c = model.config
-    twin = WanVACETransformer3DModel(
-        num_attention_heads=c.heads,
-        attention_head_dim=128,
-        in_channels=c.in_channels,
-        out_channels=c.out_channels,
-        text_dim=c.text_width,
-        freq_dim=c.frequency_width,
-        ffn_dim=c.ffn_dim,
-        num_layers=c.layers,
-        vace_layers=list(layers),
-        vace_in_channels=96,
-    )
-    twin.load_state_dict({to_diffusers(k): v for k, v in model.state_dict().items()}, strict=True)
-    return twin.eval()
+    return diffusers_twin(model, WanVACETransformer3DModel, vace_layers=list(layers), vace_in_channels=96)
 
 
-def comfy_twin(model):
-    import comfy.ops
+def comfy_twin_of(model):
     from comfy.ldm.wan.model import VaceWanModel
 
-    c = model.config
-    twin = VaceWanModel(
-        dim=c.dim,
-        ffn_dim=c.ffn_dim,
-        in_dim=c.in_channels,
-        out_dim=c.out_channels,
-        text_dim=c.text_width,
-        num_heads=c.heads,
-        num_layers=c.layers,
-        vace_layers=len(LAYERS),
-        vace_in_dim=96,
-        operations=comfy.ops.disable_weight_init,
-        dtype=torch.float32,
-        device="cpu",
-    )
-    twin.load_state_dict(model.state_dict(), strict=True)
-    return twin.eval()
+    return comfy_twin(model, VaceWanModel, vace_layers=len(LAYERS), vace_in_dim=96)
 
 
 def padded(text):
@@ -98,7 +67,7 @@ def scaled_layers(path, scales):
 def test_forward_with_a_scale_per_layer_equals_diffusers_in_fp32(model, tiny, references):
     scales = [0.6, 1.7]
     one, context = evaluation(references), prepared(model, context_of(references=references), references)
-    expected = diffusers_twin(model)(
+    expected = diffusers_twin_of(model)(
         one.latent,
         torch.tensor([TIMESTEP]),
         padded(one.text),
@@ -117,7 +86,7 @@ def test_as_many_blocks_as_the_model_has_equal_diffusers_in_fp32(tiny, tmp_path)
     )
     model = load(tiny / f"{BASE}.safetensors", tmp_path / "four.safetensors")
     one, context = evaluation(), prepared(model, context_of())
-    expected = diffusers_twin(model, range(4))(
+    expected = diffusers_twin_of(model, range(4))(
         one.latent,
         torch.tensor([TIMESTEP]),
         padded(one.text),
@@ -133,7 +102,7 @@ def test_two_contexts_with_strengths_equal_comfyui_in_fp32(model, comfyui_path):
         prepared(model, context_of(seed, references=1, strength=strength), 1)
         for seed, strength in ((1, 0.5), (2, 1.25))
     ]
-    expected = comfy_twin(model)(
+    expected = comfy_twin_of(model)(
         one.latent,
         torch.tensor([TIMESTEP]),
         context=padded(one.text),
