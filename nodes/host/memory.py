@@ -220,8 +220,8 @@ def load(*models: object, memory_required: float = 0) -> None:
     management.load_models_gpu(list(models), memory_required=int(memory_required))
 
 
-def evict(model: ManagedModel) -> None:
-    """Take one model off its device now."""
+def evict(model: object) -> None:
+    """Take one model off its device now: a :class:`ManagedModel` or a ComfyUI patcher."""
     management.unload_model_and_clones(model, all_devices=True)  # pyright: ignore[reportArgumentType]
 
 

@@ -63,7 +63,8 @@ def windowed(value: T, frames: Sequence[int]) -> T:
     if isinstance(value, tuple):
         entries = cast("tuple[Any, ...]", value)
         cut = tuple(windowed(entry, frames) for entry in entries)
-        return value if all(map(is_, cut, entries)) else cast("T", cut)
+        result = entries if all(map(is_, cut, entries)) else cut
+        return result
     if is_dataclass(value) and not isinstance(value, type):
         changed = {f.name: windowed(getattr(value, f.name), frames) for f in fields(value)}
         different = {name: entry for name, entry in changed.items() if entry is not getattr(value, name)}

@@ -8,8 +8,11 @@ from comfyui_wanvideo.wanvideo.conditioning.clean_frames import CleanFramesInput
 from comfyui_wanvideo.wanvideo.conditioning.geometry import VideoGeometry
 from comfyui_wanvideo.wanvideo.conditioning.run_setup import RunSetup
 from comfyui_wanvideo.wanvideo.errors import InputError
+from comfyui_wanvideo.wanvideo.sampling.solver import Step
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.vae.latent_space import latent_space_for
+
+STEP = Step(0, 2, 0, 2, 1.0, 0.5, 1000.0, 500.0, 2, 2)
 
 FRAMES, ROWS, COLUMNS = 4, 4, 6
 SETUP = RunSetup(
@@ -74,7 +77,7 @@ def test_given_frames_are_at_timestep_0():
 def test_the_edit_puts_the_normalised_frames_in():
     prepared = at(1, 2).prepared(SETUP)
     (edit,) = prepared.edits()
-    shown = edit.model_input(torch.zeros(1, 16, FRAMES, ROWS, COLUMNS), None)
+    shown = edit.model_input(torch.zeros(1, 16, FRAMES, ROWS, COLUMNS), STEP)
     assert torch.equal(shown[:, :, 1:3], SETUP.space.normalise(latent(2)))
     assert not shown[:, :, [0, 3]].any()
 

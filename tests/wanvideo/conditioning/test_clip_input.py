@@ -21,7 +21,9 @@ POSITIVE, NEGATIVE = torch.ones(1, 257, 1280), torch.zeros(1, 257, 1280)
 def test_passes_with_the_negative_prompt_read_the_negative_rows():
     value = ClipInput.of(ClipEmbeds(POSITIVE, NEGATIVE))
     assert value.variant(is_on=True, is_negative=False) is value
-    assert value.variant(is_on=True, is_negative=True).rows is NEGATIVE
+    negative = value.variant(is_on=True, is_negative=True)
+    assert negative is not None
+    assert negative.rows is NEGATIVE
 
 
 def test_without_negative_rows_all_passes_read_the_same_object():

@@ -15,8 +15,11 @@ from comfyui_wanvideo.wanvideo.conditioning.run_setup import RunSetup
 from comfyui_wanvideo.wanvideo.conditioning.timed import Timed
 from comfyui_wanvideo.wanvideo.errors import InputError
 from comfyui_wanvideo.wanvideo.sampling.edits import CleanFrames
+from comfyui_wanvideo.wanvideo.sampling.solver import Step
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.vae.latent_space import latent_space_for
+
+STEP = Step(0, 2, 0, 2, 1.0, 0.5, 1000.0, 500.0, 2, 2)
 
 FRAMES, ROWS, COLUMNS = 3, 4, 6
 
@@ -54,6 +57,7 @@ def test_nothing_is_known_of_leading_frames_of_others():
     assert prepared.latent.values.shape[2] == FRAMES + 2
     assert not prepared.latent.values[:, :, :2].any()
     assert not prepared.mask.values[:, :, :2].any()
+    assert prepared.is_first is not None
     assert prepared.is_first.values.flatten().tolist() == [0, 0, 1, 0, 0]
 
 
@@ -128,7 +132,7 @@ def test_clean_frames_are_at_timestep_0_and_kept_as_given():
     assert conditioning.frame_timesteps(700.0) == (0.0, 700.0, 700.0)
     (edit,) = prepared.edits()
     assert isinstance(edit, CleanFrames)
-    shown = edit.model_input(torch.zeros(1, 48, FRAMES, ROWS, COLUMNS), None)
+    shown = edit.model_input(torch.zeros(1, 48, FRAMES, ROWS, COLUMNS), STEP)
     assert torch.equal(shown[:, :, 0], prepared.latent.values[:, :, 0])
     assert not shown[:, :, 1:].any()
 

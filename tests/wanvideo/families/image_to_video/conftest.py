@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def setup_of(model: WanTransformer, **sizes: int) -> RunSetup:
+def setup_of(model: WanTransformer, **sizes: Any) -> RunSetup:
     """A run of 3 latent frames of 6 x 10."""
     channels = model.config.out_channels
     stride = 16 if channels == 48 else 8
@@ -103,7 +104,7 @@ def forward(model: WanTransformer, inputs: Mapping[str, FamilyInput], **options)
         return model(latent, given.frame_timesteps(TIMESTEP), given, run_state(**options))
 
 
-def i2v_inputs(pictures: int = 1) -> dict[str, FamilyInput]:
+def i2v_inputs(pictures: int = 1) -> dict[str, Any]:
     return {IMAGE: start_image(), CLIP: clip_input(pictures)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_wanvideo.wanvideo.conditioning.clip_input import CLIP
-from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE
+from comfyui_wanvideo.wanvideo.conditioning.image import IMAGE, ImageInput
 from torch.nn.functional import pad
 
 from ...transformer.twins import comfy_twin, diffusers_twin
@@ -36,6 +36,7 @@ PADDED_TEXT = pad(TEXT, (0, 0, 0, 512 - len(TEXT)))[None]
 
 def joined_channels(model, inputs):
     image = conditioning(model, inputs).inputs[IMAGE]
+    assert isinstance(image, ImageInput)
     latent = WIDE_LATENT if model.config.out_channels == 48 else LATENT
     return torch.cat([latent, image.mask.values, image.latent.values], dim=1)
 
