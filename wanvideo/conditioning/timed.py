@@ -57,16 +57,17 @@ def windowed(value: T, frames: Sequence[int]) -> T:
         value: a ``Timed``, or a tuple or dataclass that may hold some; everything else is returned as it is.
         frames: indices of latent frames.
     """
-    result: Any = value
     if isinstance(value, Timed):
         return cast("T", value.window(frames))
     if isinstance(value, tuple):
-        entries = cast("tuple[Any, ...]", value)
-        cut = tuple(windowed(entry, frames) for entry in entries)
-        result = entries if all(map(is_, cut, entries)) else cut
-        return result
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: windowed(getattr(value, f.name), frames) for f in fields(value)}
-        different = {name: entry for name, entry in changed.items() if entry is not getattr(value, name)}
-        result = replace(value, **different) if different else value
-    return result
+        return cast("T", _windowed_entries(cast("tuple[Any, ...]", value), frames))
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    changed = {f.name: windowed(getattr(value, f.name), frames) for f in fields(value)}
+    different = {name: entry for name, entry in changed.items() if entry is not getattr(value, name)}
+    return cast("T", replace(value, **different)) if different else value
+
+
+def _windowed_entries(entries: tuple[Any, ...], frames: Sequence[int]) -> tuple[Any, ...]:
+    cut = tuple(windowed(entry, frames) for entry in entries)
+    return entries if all(map(is_, cut, entries)) else cut
