@@ -52,13 +52,14 @@ def run(model, wanted: GenerationRequest, **options):
     return generate(model, wanted, RunOptions(attention=sdpa, **options), device="cpu")
 
 
-def chained(model, scheduler: str, history: str):
+def chained(model, scheduler: str, history: str, **changes):
     """Two runs in a row, the second going on where the first stopped."""
-    first = run(model, request(scheduler, steps=(0, 3), solver_history=history))
+    first = run(model, request(scheduler, steps=(0, 3), solver_history=history, **changes))
     initial = InitialVideo(
         first.latent, generator_state=first.generator_state, solver_state=first.solver_state
     )
-    return run(model, request(scheduler, steps=(3, STEPS), initial=initial, solver_history=history))
+    last = request(scheduler, steps=(3, STEPS), initial=initial, solver_history=history, **changes)
+    return run(model, last)
 
 
 @pytest.mark.parametrize("scheduler", ONE_STEP_SOLVERS)
@@ -208,3 +209,9 @@ def test_an_inpainting_mask_goes_with_leading_frames(model):
     samples = InitialVideo(torch.randn(1, 16, 2, 6, 8), add_noise=True, mask=torch.zeros(1, 6, 8))
     result = run(model, request(initial=samples, inputs={"led": Led()}))
     assert result.latent.shape[2] == 3
+
+
+def test_leading_frames_are_handed_over_to_the_next_sampler(model):
+    whole = run(model, request("euler", inputs={"led": Led()}))
+    two = chained(model, "euler", "restart", inputs={"led": Led()})
+    assert relative_error(two.latent, whole.latent) <= 1e-5
