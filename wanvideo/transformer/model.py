@@ -132,6 +132,8 @@ class WanTransformer(nn.Module):
         parts = sorted(self.points.channels.items(), key=lambda item: item[1].rank)
         size = (latent.shape[0], -1, *latent.shape[2:])
         joined = [part.channels(conditioning.inputs.get(name), latent).to(latent) for name, part in parts]
+        if not joined:
+            return latent
         return torch.cat([latent, *(channels.expand(size) for channels in joined)], dim=1)
 
     @staticmethod
