@@ -86,6 +86,7 @@ def plan_run(model: WanVideoModel, size: RunSize, *, rope_function: str, compani
         compute_seconds=block_seconds(config, tokens, speed),
         copy_seconds=max(sizes, default=0) / speed.copy_rate,
         frames=size.frames,
+        idle=size.idle_blocks,
     )
     return _plan(model, request)
 
@@ -108,7 +109,7 @@ def plan_loading(model: WanVideoModel) -> RunPlan:
 
 def _plan(model: WanVideoModel, request: MemoryRequest) -> RunPlan:
     settings, blocks = model.memory, len(model.transformer.blocks)
-    side_blocks = len(request.block_bytes) - blocks
+    side_blocks = len(request.used) - blocks
     if model.managed.load_device.type == "cpu":
         everything = replace(request, free_bytes=UNLIMITED, mode="resident", embedders_stay=True)
         return RunPlan(plan_memory(everything), embedders_stay=True)

@@ -119,11 +119,13 @@ class RunSize:
         tokens: length of the sequence.
         working_bytes: of inputs, during a forward.
         frames: pixel frames, those of leading and trailing latents included.
+        idle_blocks: places in ``WanTransformer.stages`` of blocks that no pass runs.
     """
 
     tokens: int
     working_bytes: int
     frames: int
+    idle_blocks: frozenset[int] = frozenset()
 
 
 def spatial_stride(config: WanConfig) -> int:
@@ -148,13 +150,15 @@ def check_request(model: WanTransformer, request: GenerationRequest) -> None:
 
 def run_size(model: WanTransformer, request: GenerationRequest) -> RunSize:
     """What a request demands of memory beside the weights."""
-    inputs = _accepted(model, request).values()
+    inputs = _accepted(model, request)
     setup = _setup(model.config, request, "cpu")
     geometry = request.geometry.with_latent_frames(setup.latent_frames)
-    tokens = geometry.tokens + sum(value.extra_tokens(geometry) for value in inputs)
+    tokens = geometry.tokens + sum(value.extra_tokens(geometry) for value in inputs.values())
     value_bytes = model.compute_dtype.itemsize
-    working = sum(value.working_bytes(tokens, model.config, value_bytes) for value in inputs)
-    return RunSize(tokens, working, geometry.frames)
+    working = sum(value.working_bytes(tokens, model.config, value_bytes) for value in inputs.values())
+    stages = enumerate(model.stages())
+    idle = frozenset(place for place, stage in stages if stage.stream and stage.stream not in inputs)
+    return RunSize(tokens, working, geometry.frames, idle)
 
 
 def plan_generation(request: GenerationRequest) -> SamplingPlan:

@@ -31,14 +31,16 @@ class Placement:
         blocks: number of blocks of the model.
         streamed: indices of the blocks that are streamed, ascending.
         slots: blocks the ring holds; 0 when nothing is streamed.
+        idle: indices of the blocks that no pass runs; they are not on the device at all.
     """
 
     blocks: int
     streamed: tuple[int, ...] = ()
     slots: int = 0
+    idle: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if list(self.streamed) != sorted(set(self.streamed) & set(range(self.blocks))):
+        if list(self.streamed) != sorted(set(self.streamed) & (set(range(self.blocks)) - self.idle)):
             raise ValueError(f"streamed blocks {self.streamed} of a model of {self.blocks} blocks")
         if self.streamed and self.slots < 1:
             raise ValueError("streaming needs at least one slot")
@@ -46,7 +48,7 @@ class Placement:
     @property
     def resident(self) -> frozenset[int]:
         """Indices of the blocks that stay on the device."""
-        return frozenset(range(self.blocks)) - set(self.streamed)
+        return frozenset(range(self.blocks)) - set(self.streamed) - self.idle
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class MemoryRequest:
         embedders_stay: whether they stay on the device while the blocks compute.
         branches: passes computed together.
         mode: "auto", "resident" (nothing is streamed) or "stream" (every block is).
+        idle: blocks that no pass of the run uses (a side network without input).
         minimum_streamed: blocks to stream at least; more than there are means all.
         lora_bytes_per_block: that travel with each block.
         workspace_bytes: of attention, decoded weights and other temporaries beside the activations.
@@ -84,6 +87,7 @@ class MemoryRequest:
     embedders_stay: bool = False
     branches: int = 1
     mode: Mode = "auto"
+    idle: frozenset[int] = frozenset()
     minimum_streamed: int = 0
     lora_bytes_per_block: int = 0
     workspace_bytes: int = 0
@@ -96,6 +100,11 @@ class MemoryRequest:
     def __post_init__(self) -> None:
         if min(self.row_chunks, self.branches, self.slots, self.tokens) < 1:
             raise ValueError("row_chunks, branches, slots and tokens are at least 1")
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Indices of the blocks the run uses."""
+        return tuple(index for index in range(len(self.block_bytes)) if index not in self.idle)
 
 
 @dataclass(frozen=True)
@@ -121,10 +130,11 @@ class MemoryPlan(Placement):
     def __str__(self) -> str:
         chunks = f" in {self.row_chunks} row chunks" if self.row_chunks > 1 else ""
         slots = f" ({self.slots} slot{'s' if self.slots > 1 else ''})" if self.streamed else ""
+        idle = f", {len(self.idle)} not used" if self.idle else ""
         stall = f"{self.stall_seconds * 1000:.0f} ms"
         return (
             f"{self.tokens:,} tokens, activations {_gigabytes(self.activation_bytes)}{chunks}, "
-            f"{len(self.resident)} blocks resident, {len(self.streamed)} streamed{slots}, "
+            f"{len(self.resident)} blocks resident, {len(self.streamed)} streamed{slots}{idle}, "
             f"{_gigabytes(self.device_bytes)} on the device, expected stall {stall}"
         )
 
@@ -183,7 +193,7 @@ def device_bytes_of(block_bytes: tuple[int, ...], placement: Placement) -> int:
 
 def _candidates(request: MemoryRequest) -> Iterator[MemoryPlan]:
     """Plans from the best to the one that needs least; each computes no faster than the one before."""
-    blocks = len(request.block_bytes)
+    blocks = len(request.used)
     first = min(request.minimum_streamed, blocks)
     if request.mode == "resident":
         yield _plan(request, 0, request.slots, request.row_chunks)
@@ -199,8 +209,8 @@ def _candidates(request: MemoryRequest) -> Iterator[MemoryPlan]:
 
 def _plan(request: MemoryRequest, streamed: int, slots: int, row_chunks: int) -> MemoryPlan:
     block_bytes = tuple(size + request.lora_bytes_per_block for size in request.block_bytes)
-    blocks = len(block_bytes)
-    placement = Placement(blocks, spread_evenly(streamed, blocks), min(slots, streamed))
+    chosen = tuple(request.used[place] for place in spread_evenly(streamed, len(request.used)))
+    placement = Placement(len(block_bytes), chosen, min(slots, streamed), request.idle)
     weights = request.rest_bytes + device_bytes_of(block_bytes, placement)
     activation = request.activation(row_chunks) * request.branches
     working = activation + request.workspace_bytes
@@ -209,9 +219,10 @@ def _plan(request: MemoryRequest, streamed: int, slots: int, row_chunks: int) ->
     else:
         working = max(working, request.embedder_bytes)  # they are dropped before the first block computes
     return MemoryPlan(
-        blocks=blocks,
+        blocks=placement.blocks,
         streamed=placement.streamed,
         slots=placement.slots,
+        idle=placement.idle,
         tokens=request.tokens,
         row_chunks=row_chunks,
         activation_bytes=activation,
@@ -229,7 +240,7 @@ def stall_seconds(request: MemoryRequest, streamed: int, slots: int) -> float:
     """
     if streamed <= slots:
         return 0.0
-    others = len(request.block_bytes) if slots > 1 else len(request.block_bytes) - streamed
+    others = len(request.used) if slots > 1 else len(request.used) - streamed
     return max(0.0, streamed * request.copy_seconds - others * request.compute_seconds)
 
 

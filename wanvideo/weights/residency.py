@@ -269,10 +269,10 @@ class ModelResidency:
         missing = [index for index in sorted(wanted.resident) if not self._blocks[index].resident_bytes]
         if missing or self._streamer.streamed != set(wanted.streamed):
             self._streamer.end_pass()
-        for index in wanted.streamed:
+        for index in (*wanted.streamed, *wanted.idle):
             self._blocks[index].drop()
         self._streamer.place(wanted.streamed, wanted.slots)
-        for index in missing:
+        for index in (*missing, *wanted.idle):
             self._streamer.drop_slab(index)
         loading = [self._rest, self._embedders, *(self._blocks[index] for index in missing)]
         copied = sum(part.load(self._streams) for part in loading)

@@ -21,7 +21,7 @@ from comfyui_wanvideo.wanvideo.families.phantom.inputs import PHANTOM, PhantomIn
 from comfyui_wanvideo.wanvideo.families.uni3c.inputs import UNI3C, Uni3CControlnet, Uni3CInput
 from comfyui_wanvideo.wanvideo.families.uni3c.load import load_uni3c
 from comfyui_wanvideo.wanvideo.families.vace.inputs import VACE, VaceContext, VaceInput
-from comfyui_wanvideo.wanvideo.generation import GenerationRequest, generate
+from comfyui_wanvideo.wanvideo.generation import GenerationRequest, generate, run_size
 from comfyui_wanvideo.wanvideo.load import load_transformer
 from comfyui_wanvideo.wanvideo.sampling.schedules import build_schedule
 from comfyui_wanvideo.wanvideo.transformer.context import RunOptions
@@ -117,9 +117,9 @@ def made(name, channels, controlnet, **changes):
     return replace(inputs[name](), **changes)
 
 
-def run(model, inputs, **options):
+def request_of(model, inputs):
     stride = 16 if model.config.out_channels == 48 else 8
-    request = GenerationRequest(
+    return GenerationRequest(
         geometry=VideoGeometry(COLUMNS * stride, ROWS * stride, 4 * FRAMES - 3, stride),
         text=TEXT,
         schedule=build_schedule("euler", STEPS, 5.0),
@@ -128,7 +128,10 @@ def run(model, inputs, **options):
         seed=0,
         inputs=inputs,
     )
-    return generate(model, request, RunOptions(attention=sdpa, **options), device="cpu")
+
+
+def run(model, inputs, **options):
+    return generate(model, request_of(model, inputs), RunOptions(attention=sdpa, **options), device="cpu")
 
 
 def needed(model, controlnet):
@@ -218,3 +221,10 @@ def test_references_of_vace_and_phantom_leave_the_video_its_length(load, control
     vace = replace(vace, contexts=(replace(vace.contexts[0], references=(reference,)),))
     result = run(load("wan21_vace_full"), {VACE: vace, PHANTOM: made(PHANTOM, 16, controlnet)})
     assert (result.latent.shape[2], result.decode.leading_frames) == (FRAMES + 1, 1)
+
+
+@pytest.mark.parametrize(("inputs", "idle"), [((), 2), ((VACE,), 0), ((PHANTOM,), 2)])
+def test_the_memory_plan_leaves_out_a_side_network_without_input(load, controlnet, inputs, idle):
+    given = {name: made(name, 16, controlnet) for name in inputs}
+    model = load("wan21_vace_full")
+    assert len(run_size(model, request_of(model, given)).idle_blocks) == idle

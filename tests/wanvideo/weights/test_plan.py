@@ -7,6 +7,7 @@ import pytest
 from comfyui_wanvideo.wanvideo.transformer.config import WanConfig
 from comfyui_wanvideo.wanvideo.weights.device_speed import block_seconds, device_speed
 from comfyui_wanvideo.wanvideo.weights.plan import (
+    MemoryPlan,
     MemoryRequest,
     NotEnoughMemoryError,
     Placement,
@@ -59,6 +60,7 @@ def requests(draw):
         embedders_stay=draw(st.booleans()),
         branches=draw(st.integers(1, 2)),
         minimum_streamed=draw(st.integers(0, 60)),
+        idle=draw(st.frozensets(st.integers(0, len(sizes) - 1), max_size=len(sizes) // 3)),
         lora_bytes_per_block=draw(st.integers(0, 5)),
         workspace_bytes=draw(st.integers(0, 50)),
         headroom_bytes=draw(st.integers(0, 50)),
@@ -112,7 +114,7 @@ def test_the_same_request_gives_the_same_plan(request):
 @given(requests())
 def test_at_least_the_minimum_is_streamed(request):
     plan = plan_that_fits(request)
-    assert len(plan.streamed) >= min(request.minimum_streamed, len(request.block_bytes))
+    assert len(plan.streamed) >= min(request.minimum_streamed, len(request.used))
 
 
 @given(blocks=st.integers(1, 80), share=st.floats(0, 1))
@@ -293,3 +295,21 @@ def test_another_file_is_advised_where_not_even_weights_fit():
 def test_an_impossible_placement_is_refused(streamed, slots):
     with pytest.raises(ValueError, match="stream"):
         Placement(6, streamed, slots)
+
+
+@given(requests())
+def test_blocks_that_no_pass_runs_are_neither_resident_nor_streamed(request):
+    plan = plan_that_fits(request)
+    assert plan.idle == request.idle
+    assert not plan.idle & (plan.resident | set(plan.streamed))
+    assert len(plan.idle) + len(plan.resident) + len(plan.streamed) == len(request.block_bytes)
+
+
+def test_the_line_of_a_plan_names_the_blocks_that_are_not_used():
+    plan = MemoryPlan(blocks=6, streamed=(0, 2), slots=1, idle=frozenset({1, 5}))
+    assert "2 blocks resident, 2 streamed (1 slot), 2 not used" in str(plan)
+
+
+def test_an_idle_block_cannot_be_streamed():
+    with pytest.raises(ValueError, match="streamed blocks"):
+        Placement(6, (1,), 1, frozenset({1}))

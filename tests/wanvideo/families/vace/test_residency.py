@@ -11,7 +11,7 @@ from .conftest import FULL, context_of, evaluation, load, run_state, setup_of
 
 DEVICE = torch.device("cuda", 0)
 STAGES = 6  # four blocks of the model and two of VACE
-SIDE_STAGES = {1, 4}
+SIDE_STAGES = frozenset({1, 4})
 PINNED = Pinning(lambda _slab: True, lambda _slab: None)
 
 
@@ -111,3 +111,32 @@ def test_a_context_with_several_inputs_copies_each_block_once(path, context):
     run.streams.copied = 0
     run(context, context)
     assert run.streams.copied == sum(run.residency.block_bytes)
+
+
+def placed_without_vace(path, streamed=()):
+    run = Streamed(path, ())
+    run.residency.apply(Placement(STAGES, streamed, min(2, len(streamed)), SIDE_STAGES))
+    run.residency.load(DEVICE)
+    return run
+
+
+@pytest.mark.parametrize("streamed", [(), (0, 3)])
+def test_a_run_without_vace_has_none_of_its_blocks_on_the_device(path, streamed):
+    run = placed_without_vace(path, streamed)
+    sizes = run.residency.block_bytes
+    kept = sum(size for place, size in enumerate(sizes) if place not in {*streamed, *SIDE_STAGES})
+    ring = min(2, len(streamed)) * sizes[0]
+    outside = run.residency.rest_bytes + run.residency.embedder_bytes
+    assert run.residency.resident_bytes == outside + kept + ring
+
+
+@pytest.mark.parametrize("streamed", [(), (0, 3)])
+def test_a_run_without_vace_is_that_of_the_model_without_it(path, plain, streamed):
+    assert torch.equal(placed_without_vace(path, streamed)(), evaluation()(plain))
+
+
+def test_the_blocks_come_back_for_a_run_with_vace(model, path, context):
+    run = placed_without_vace(path)
+    run.residency.apply(Placement(STAGES))
+    run.residency.load(DEVICE)
+    assert torch.equal(run(context), evaluation()(model, context))
