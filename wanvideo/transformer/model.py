@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -304,15 +305,12 @@ def shared_parts(rows: SequenceOf[Tensor], sequence: Sequence, frames: int) -> t
 
 
 def share_frames(prompts: SequenceOf[Tensor], frames: int) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Give each prompt an even run of latent frames, earlier ones the remainder.
+    """Give each prompt an equal run of latent frames, the last one what is left too, as WanVideoWrapper does.
 
     Returns:
         ``(prompt, (first frame, one past the last))``; a prompt left without frames is not listed.
     """
-    shares, start = [], 0
-    for index, prompt in enumerate(prompts):
-        stop = start + frames // len(prompts) + (index < frames % len(prompts))
-        if stop > start:
-            shares.append((prompt, (start, stop)))
-        start = stop
-    return shares
+    used = prompts[:frames]
+    share = frames // max(1, len(used))
+    bounds = [*(share * index for index in range(len(used))), frames]
+    return list(zip(used, pairwise(bounds), strict=True))

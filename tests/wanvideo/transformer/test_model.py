@@ -109,11 +109,11 @@ def test_check_is_called_before_every_block_and_stops_the_forward(model, inputs)
     assert len(calls) == CONFIG.layers
 
 
-def test_several_prompts_share_the_frames_evenly_with_the_remainder_first():
+def test_several_prompts_share_the_frames_and_the_last_has_what_is_left_too():
     from comfyui_wanvideo.wanvideo.transformer.model import share_frames
 
     prompts = [torch.zeros(1)] * 4
-    assert [frames for _, frames in share_frames(prompts, 9)] == [(0, 3), (3, 5), (5, 7), (7, 9)]
+    assert [frames for _, frames in share_frames(prompts, 9)] == [(0, 2), (2, 4), (4, 6), (6, 9)]
     assert [frames for _, frames in share_frames(prompts, 2)] == [(0, 1), (1, 2)]
 
 
