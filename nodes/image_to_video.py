@@ -87,7 +87,7 @@ def _known_pictures(
     """The inputs of the node that say what is known."""
     changes = LatentChanges(
         start=options.get("start_latent_strength", 1.0),
-        end=1.0 if end_image is None else options.get("end_latent_strength", 1.0),
+        end=options.get("end_latent_strength", 1.0),
         exaggeration=options.get("augment_empty_frames", 0.0),
     )
     return KnownPictures(
@@ -114,7 +114,7 @@ def _required_inputs() -> list[io.Input]:
             "Factor on the first latent frame as the model sees it; less leaves more freedom to move.",
         ),
         strength_input(
-            "end_latent_strength", "Factor on the last latent frame as the model sees it, with an end image."
+            "end_latent_strength", "Factor on the last latent frame as the model sees it, also where it is grey."
         ),
         io.Boolean.Input(
             "force_offload", default=True, tooltip="Take the VAE off the GPU when the pictures are encoded."
