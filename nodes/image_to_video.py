@@ -114,7 +114,8 @@ def _required_inputs() -> list[io.Input]:
             "Factor on the first latent frame as the model sees it; less leaves more freedom to move.",
         ),
         strength_input(
-            "end_latent_strength", "Factor on the last latent frame as the model sees it, also where it is grey."
+            "end_latent_strength",
+            "Factor on the last latent frame as the model sees it, also where it is grey.",
         ),
         io.Boolean.Input(
             "force_offload", default=True, tooltip="Take the VAE off the GPU when the pictures are encoded."
