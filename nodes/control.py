@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..wanvideo.conditioning.control import CONTROL, ControlInput
-from ..wanvideo.conditioning.geometry import VideoGeometry
+from ..wanvideo.conditioning.geometry import SPATIAL_STRIDES, VideoGeometry
 from ..wanvideo.conditioning.length_fit import LENGTH_FITS, LengthFit
 from ..wanvideo.conditioning.step_range import StepRange
 from ..wanvideo.conditioning.timed import Timed
@@ -20,7 +20,6 @@ from .inputs import step_inputs
 from .sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
 from .vae import report
 
-STRIDES = {16: 8, 48: 16}  # latent channels -> pixels per latent of the Wan 2.1 and the Wan 2.2 VAE
 EMPTY = ("", None)
 
 
@@ -164,7 +163,12 @@ def one_video(latents: dict[str, Any], *, input_name: str) -> Tensor:
     samples = latents["samples"]
     if samples.ndim == 4:  # [C, T, h, w], or a picture [1, C, h, w]
         samples = samples.unsqueeze(2) if samples.shape[0] == 1 else samples.unsqueeze(0)
-    if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[1] not in STRIDES or not samples.numel():
+    if (
+        samples.ndim != 5
+        or samples.shape[0] != 1
+        or samples.shape[1] not in SPATIAL_STRIDES
+        or not samples.numel()
+    ):
         raise InputError(
             input_name,
             f"expected the latent of one video [1, 16 or 48 channels, frames, height, width], got shape "
@@ -175,7 +179,7 @@ def one_video(latents: dict[str, Any], *, input_name: str) -> Tensor:
 
 def _geometry(clip: Tensor) -> tuple[VideoGeometry, list[str]]:
     _, channels, frames, rows, columns = clip.shape
-    stride = STRIDES[channels]
+    stride = SPATIAL_STRIDES[channels]
     return VideoGeometry.snapped(columns * stride, rows * stride, 4 * (frames - 1) + 1, spatial_stride=stride)
 
 

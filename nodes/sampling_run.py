@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..wanvideo.attention.run import RunAttention, prepare
-from ..wanvideo.conditioning.geometry import VideoGeometry
+from ..wanvideo.conditioning.geometry import VideoGeometry, spatial_stride_of
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.errors import InputError, NotYetError
 from ..wanvideo.generation import (
@@ -20,7 +20,6 @@ from ..wanvideo.generation import (
     check_request,
     generate,
     run_size,
-    spatial_stride,
 )
 from ..wanvideo.sampling.plan import SamplingPlan, SolverHistoryMode
 from ..wanvideo.sampling.schedules import build_schedule
@@ -34,12 +33,11 @@ from .model_run import PlannedRun, chosen_program
 from .run_plan import plan_run
 from .run_watcher import Watcher
 from .scheduler import RopeSelection, SelectedSchedule, sigma_values
-from .sockets import AttachedInput, ImageEmbeds
+from .sockets import DECODE_PLAN, AttachedInput, ImageEmbeds
 from .wan_model import WanVideoModel
 
 log = logging.getLogger(__name__)
 
-DECODE_PLAN = "decode_plan"  # key of a LATENT
 ATTACHED_INPUTS = ("uni3c_embeds",)
 LATER_INPUTS = {
     "feta_args": "Enhance-A-Video",
@@ -102,7 +100,9 @@ def run_sampler(inputs: SamplerInputs) -> io.NodeOutput:
     model = inputs.model
     config = model.transformer.config
     attached = _attached(inputs)
-    request = _request(inputs, _geometry(inputs.image_embeds, spatial_stride(config)), attached)
+    request = _request(
+        inputs, _geometry(inputs.image_embeds, spatial_stride_of(config.out_channels)), attached
+    )
     check_request(model.transformer, request)
     attention = prepare(
         model.attention,

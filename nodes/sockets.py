@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ..wanvideo.conditioning.conditioning import FamilyInput
-from ..wanvideo.conditioning.geometry import VideoGeometry
+from ..wanvideo.conditioning.geometry import VideoGeometry, spatial_stride_of
 from ..wanvideo.conditioning.text import TextEmbeds
 from ..wanvideo.encoders.text_encoder import TextEncoder
 from ..wanvideo.errors import InputError
@@ -53,6 +53,8 @@ ClipEmbedsSocket = io.Custom("WANVIDIMAGE_CLIPEMBEDS")
 CameraPoses = io.Custom("CAMERACTRL_POSES")
 ControlNet = io.Custom("WANVIDEOCONTROLNET")
 AddedConditions = io.Custom("ADD_COND_LATENTS")
+
+DECODE_PLAN = "decode_plan"  # key of a LATENT: what a decoder has to know of it
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def as_image_embeds(value: object, *, input_name: str = "image_embeds") -> Image
             "use the node of this pack",
         )
     channels, frames, height, width = (int(size) for size in value["target_shape"])
-    stride = 16 if channels == 48 else 8
+    stride = spatial_stride_of(channels)
     geometry = VideoGeometry(width * stride, height * stride, (frames - 1) * 4 + 1, stride)
     return ImageEmbeds(geometry)
 

@@ -25,8 +25,7 @@ from .host import (
     vae_device,
     vae_offload_device,
 )
-from .sampling_run import DECODE_PLAN
-from .sockets import Compile, VaeSocket, WanVAE
+from .sockets import DECODE_PLAN, Compile, VaeSocket, WanVAE
 from .video_vae import as_video_vae, augment, check_channels, decode_video, fit_images
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from ..wanvideo.conditioning.decode_plan import DecodePlan
 from ..wanvideo.conditioning.geometry import snap_frames, snap_size
 from ..wanvideo.errors import InputError
 from ..wanvideo.vae import Tiling
+from ..wanvideo.vae.latent_space import VAE_NAMES, described_vae
 from ..wanvideo.vae.pixels import images_from_pixels, normalise_pixels, pixels_from_images, with_noise
 from .host import (
     CoreVae,
@@ -28,7 +29,6 @@ from .sockets import WanVAE
 
 PATCH = 2  # latents per token along rows and columns
 NOISE_SEED = 0
-VAE_BY_CHANNELS = {16: "a Wan 2.1 VAE", 48: "a Wan 2.2 VAE (for the 5B model)"}
 
 
 class VideoVae(Protocol):
@@ -215,7 +215,7 @@ def check_channels(vae: VideoVae, latent: Tensor, *, input_name: str = "samples"
         )
     channels = latent.shape[1]
     if channels != vae.latent_channels:
-        fix = f"; it needs {VAE_BY_CHANNELS[channels]}" if channels in VAE_BY_CHANNELS else ""
+        fix = f"; it needs {described_vae(channels)}" if channels in VAE_NAMES else ""
         raise InputError(
             input_name,
             f"the latent has {channels} channels, the VAE connected to vae makes {vae.latent_channels}{fix}",

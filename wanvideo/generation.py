@@ -33,8 +33,6 @@ from .transformer.context import RunOptions, RunState
 from .transformer.model import WanTransformer
 from .vae.latent_space import LatentSpace, latent_space_for
 
-WIDE_LATENT_CHANNELS = 48  # the Wan 2.2 VAE of the 5B model, 16 pixels per latent
-
 
 @dataclass(frozen=True)
 class InitialVideo:
@@ -126,11 +124,6 @@ class RunSize:
     working_bytes: int
     frames: int
     idle_blocks: frozenset[int] = frozenset()
-
-
-def spatial_stride(config: WanConfig) -> int:
-    """Pixels per latent of the VAE that goes with a transformer."""
-    return 16 if config.out_channels == WIDE_LATENT_CHANNELS else 8
 
 
 def check_request(model: WanTransformer, request: GenerationRequest) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from ..errors import InputError
 
 TEMPORAL_STRIDE = 4
+SPATIAL_STRIDE = 8  # pixels per latent of the Wan 2.1 VAE
+SPATIAL_STRIDES = MappingProxyType({16: SPATIAL_STRIDE, 48: 16})  # by channels of the latent; 48: Wan 2.2 VAE
 PATCH_SIZE = (1, 2, 2)  # frames, rows, columns of latents that make one token
 
 
@@ -104,6 +107,11 @@ class VideoGeometry:
     def with_latent_frames(self, latent_frames: int) -> VideoGeometry:
         """The same picture size with another number of latent frames."""
         return replace(self, frames=(latent_frames - 1) * TEMPORAL_STRIDE + 1)
+
+
+def spatial_stride_of(latent_channels: int) -> int:
+    """Pixels per latent of the VAE whose latents have so many channels; that of Wan 2.1 if none has."""
+    return SPATIAL_STRIDES.get(latent_channels, SPATIAL_STRIDE)
 
 
 def snap_size(pixels: int, unit: int) -> int:

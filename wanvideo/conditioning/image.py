@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from ..errors import InputError
 from ..sampling.edits import CleanFrames, LatentEdit
+from ..vae.latent_space import WIDE_LATENT_CHANNELS
 from .conditioning import FamilyInput
 from .decode_plan import DecodePlan
 from .run_setup import RunSetup
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 
 IMAGE = "image"
 MASK_CHANNELS = 4  # one per pixel frame of a latent frame
-CLEAN_FRAME_CHANNELS = 48  # latents of the 5B models, which keep known frames clean at timestep 0
 WHOLE_FRAMES_ONLY = (
     "this model takes pictures as whole latent frames only; for an end image encode it alone with WanVideo "
     "Encode and add it with WanVideo Add Extra Latent at latent_index -1"
@@ -148,8 +148,8 @@ def _known_frames(mask: Tensor) -> tuple[int, ...]:
 
 
 def _clean_frames(mask: Tensor, setup: RunSetup) -> tuple[int, ...]:
-    if setup.space.channels != CLEAN_FRAME_CHANNELS:
-        return ()
+    if setup.space.channels != WIDE_LATENT_CHANNELS:
+        return ()  # only the 5B models keep known frames clean
     known = _known_frames(mask)
     if not _takes_no_channels(setup):
         return tuple(frame for frame in known if frame == setup.leading_frames)

@@ -11,12 +11,10 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..transformer.config import WanConfig
-from ..vae.latent_space import LatentSpace
+from ..vae.latent_space import LatentSpace, described_vae
 from .geometry import VideoGeometry
 
 log = logging.getLogger(__name__)
-
-VAES = {16: "the Wan 2.1 VAE", 48: "the Wan 2.2 VAE (of the 5B model)"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ class RunSetup:
                 input_name, f"expected a video latent [B, C, T, H, W], got a shape of {tuple(latent.shape)}"
             )
         if latent.shape[1] != self.space.channels:
-            made_by = VAES.get(latent.shape[1], "another VAE")
-            wanted = VAES.get(self.space.channels, f"a VAE of {self.space.channels} channels")
+            made_by, wanted = described_vae(latent.shape[1]), described_vae(self.space.channels)
             raise InputError(
                 input_name,
                 f"its latent has {latent.shape[1]} channels and comes from {made_by}; this model works with "

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 
+WIDE_LATENT_CHANNELS = 48
+VAE_NAMES = MappingProxyType({16: "Wan 2.1 VAE", WIDE_LATENT_CHANNELS: "Wan 2.2 VAE"})  # by latent channels
 _STATISTICS = Path(__file__).resolve().parents[2] / "configs" / "latent_statistics.json"
 
 
@@ -71,3 +74,11 @@ def latent_space_for(channels: int) -> LatentSpace:
         raise InputError("vae", f"no Wan VAE has {channels} latent channels; expected {known}")
     entry = statistics[str(channels)]
     return LatentSpace(channels, tuple(entry["mean"]), tuple(entry["std"]))
+
+
+def described_vae(latent_channels: int) -> str:
+    """The VAE that makes latents of so many channels, as messages call it."""
+    if latent_channels not in VAE_NAMES:
+        return f"a VAE of {latent_channels} channels"
+    hint = " (of the 5B model)" if latent_channels == WIDE_LATENT_CHANNELS else ""
+    return f"the {VAE_NAMES[latent_channels]}{hint}"

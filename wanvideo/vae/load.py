@@ -11,7 +11,7 @@ from ..errors import InputError, ModelFileError
 from ..weights.assemble import assign
 from ..weights.checkpoint import Checkpoint
 from ..weights.kinds import wrong_kind
-from .latent_space import LatentSpace, latent_space_for
+from .latent_space import VAE_NAMES, LatentSpace, latent_space_for
 from .layouts import read_layout
 from .network import WanVae
 from .tiny import TinyVae
@@ -19,7 +19,6 @@ from .video_vae import VideoVAE
 
 logger = logging.getLogger(__name__)
 
-_NAMES = {16: "Wan 2.1 VAE", 48: "Wan 2.2 VAE"}
 _ON_VAE_LATENTS = "lighttae"  # part of the file name
 
 
@@ -49,7 +48,11 @@ def load_vae(
     space = _latent_space(checkpoint, network.latent_channels)
     _fill(network, found.checkpoint, dtype)
     return VideoVAE(
-        network, latent_space=space, name=_NAMES[space.channels], use_cpu_cache=use_cpu_cache, verbose=verbose
+        network,
+        latent_space=space,
+        name=VAE_NAMES[space.channels],
+        use_cpu_cache=use_cpu_cache,
+        verbose=verbose,
     )
 
 
@@ -82,7 +85,7 @@ def load_tiny_vae(
         network = TinyVae(found.checkpoint, takes_normalised_latents=takes_normalised_latents)
     space = _latent_space(checkpoint, network.latent_channels)
     _fill(network, found.checkpoint, dtype)
-    name = f"tiny {_NAMES[space.channels]}"
+    name = f"tiny {VAE_NAMES[space.channels]}"
     logger.log(
         logging.INFO if verbose else logging.DEBUG,
         "%s works on %s latents",

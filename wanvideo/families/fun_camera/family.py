@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...conditioning.channel_parts import StartImageChannels
+from ...conditioning.geometry import spatial_stride_of
 from ...conditioning.image import IMAGE
 from ...errors import ModelFileError
 from ...transformer.model import WanTransformer
@@ -14,7 +15,6 @@ from .cameras import CHANNELS
 from .inputs import CAMERA
 
 ADAPTER = "control_adapter"
-WIDE_LATENT_CHANNELS, WIDE_STRIDE, STRIDE = 48, 16, 8  # channels of the Wan 2.2 VAE; pixels per latent
 
 
 class FunCamera(Family):
@@ -41,7 +41,7 @@ class FunCamera(Family):
 def _stride(checkpoint: Checkpoint, latent_channels: int) -> int:
     """Pixels per latent; the adapter takes 24 channels for each."""
     channels = checkpoint.shape(f"{ADAPTER}.conv.weight")[1]
-    stride = WIDE_STRIDE if latent_channels == WIDE_LATENT_CHANNELS else STRIDE
+    stride = spatial_stride_of(latent_channels)
     if channels != CHANNELS * stride**2:
         raise ModelFileError(
             checkpoint.path,

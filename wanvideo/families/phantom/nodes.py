@@ -12,10 +12,9 @@ from ....nodes.host import io
 from ....nodes.inputs import frames_input, step_inputs
 from ....nodes.notices import warn
 from ....nodes.sockets import ImageEmbeds, ImageEmbedsSocket, as_image_embeds
-from ...conditioning.geometry import TEMPORAL_STRIDE, VideoGeometry
+from ...conditioning.geometry import TEMPORAL_STRIDE, VideoGeometry, spatial_stride_of
 from ...conditioning.step_range import StepRange
 from ...errors import InputError
-from ...generation import WIDE_LATENT_CHANNELS
 from .inputs import AS_WRAPPER, PHANTOM, THREE_PASSES, GuidanceForm, PhantomInput
 
 FORMS: tuple[GuidanceForm, ...] = get_args(GuidanceForm)
@@ -137,7 +136,7 @@ def _references(latents: dict[str, dict[str, Tensor] | None]) -> tuple[Tensor, .
 
 
 def _geometry(latent: Tensor, num_frames: int) -> tuple[VideoGeometry, list[str]]:
-    stride = 16 if latent.shape[1] == WIDE_LATENT_CHANNELS else 8
+    stride = spatial_stride_of(latent.shape[1])
     height, width = latent.shape[-2:]
     return VideoGeometry.snapped(width * stride, height * stride, num_frames, spatial_stride=stride)
 
