@@ -90,11 +90,12 @@ class WanTransformer(nn.Module):
             Velocity ``[B, C_out, T, H, W]`` in float32.
         """
         grid = self._grid(latent)
-        latent = self._with_channels(latent, conditioning)
+        channels = self.points.channel_places(latent.shape[1])
+        latent = self._with_channels(latent, conditioning, list(channels))
         tokens, sequence = self._embed(latent, tuple(timesteps), conditioning, grid, run)
         context = self._context(sequence, conditioning, grid, run)
         sessions = {
-            name: stream.begin(conditioning.inputs[name], StreamStart(latent, tokens, context, run))
+            name: stream.begin(conditioning.inputs[name], StreamStart(latent, tokens, context, run, channels))
             for name, stream in self.points.streams.items()
             if name in conditioning.inputs
         }
@@ -129,10 +130,10 @@ class WanTransformer(nn.Module):
                     tokens = session.after_block(stage.index, tokens)
         return tokens
 
-    def _with_channels(self, latent: Tensor, conditioning: Conditioning) -> Tensor:
-        parts = sorted(self.points.channels.items(), key=lambda item: item[1].rank)
+    def _with_channels(self, latent: Tensor, conditioning: Conditioning, names: SequenceOf[str]) -> Tensor:
+        parts, inputs = self.points.channels, conditioning.inputs
         size = (latent.shape[0], -1, *latent.shape[2:])
-        joined = [part.channels(conditioning.inputs.get(name), latent).to(latent) for name, part in parts]
+        joined = [parts[name].channels(inputs.get(name), latent).to(latent) for name in names]
         if not joined:
             return latent
         return torch.cat([latent, *(channels.expand(size) for channels in joined)], dim=1)

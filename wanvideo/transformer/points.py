@@ -148,12 +148,14 @@ class StreamStart:
         tokens: those entering the first block, ``[B, L, D]``, which overwrites them.
         context: of the blocks.
         run: of the forwards.
+        channels: where in ``latent`` the channels of each channel part are, by its name.
     """
 
     latent: Tensor
     tokens: Tensor
     context: BlockContext
     run: RunState
+    channels: Mapping[str, slice] = field(default_factory=dict[str, slice])
 
 
 class SideStream(Protocol):
@@ -229,6 +231,18 @@ class ExtensionPoints:
                 f"{family} and {self.embedder[0]} both replace the patch embedding; load one of them"
             )
         self.embedder = (family, embedder)
+
+    def channel_places(self, first: int) -> dict[str, slice]:
+        """Where each channel part is in the joined latent, in the order in which they are joined.
+
+        Args:
+            first: channels of the noise in front of them.
+        """
+        places: dict[str, slice] = {}
+        for name, part in sorted(self.channels.items(), key=lambda item: item[1].rank):
+            places[name] = slice(first, first + part.width)
+            first += part.width
+        return places
 
     def stages(self, blocks: Sequence[nn.Module]) -> list[Stage]:
         """The model's blocks and those of the streams, in the order of execution."""

@@ -1,5 +1,7 @@
 """All families at once: which inputs each model takes, and that they go together."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -228,3 +230,19 @@ def test_the_memory_plan_leaves_out_a_side_network_without_input(load, controlne
     given = {name: made(name, 16, controlnet) for name in inputs}
     model = load("wan21_vace_full")
     assert len(run_size(model, request_of(model, given)).idle_blocks) == idle
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_model_that_is_dropped_is_freed_at_once(folder, name):
+    """A cycle through a point would keep its weights, and the mapped file, until the collector runs."""
+    file = Checkpoint.open(folder / "diffusion_models" / f"tiny_{name}_fp32.safetensors")
+    gc.disable()
+    try:
+        loaded = load_transformer(file, compute_dtype=torch.float32, extend=families.extend)
+        held = [weakref.ref(module) for module in loaded.transformer.modules()]
+        held.append(weakref.ref(loaded.transformer.points))
+        del loaded
+        alive = [type(each()).__name__ for each in held if each() is not None]
+    finally:
+        gc.enable()
+    assert alive == []

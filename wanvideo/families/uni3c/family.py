@@ -27,7 +27,7 @@ class Uni3C(Family):
     def extend(self, model: WanTransformer, checkpoint: Checkpoint, spec: ModelSpec) -> None:
         """Fill the stream point; no module is added."""
         del checkpoint, spec
-        model.points.streams[UNI3C] = Uni3CStream(model.points, model.config.out_channels)
+        model.points.streams[UNI3C] = Uni3CStream(model.config.out_channels)
 
 
 FAMILY = Uni3C()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...conditioning.image import IMAGE, MASK_CHANNELS
 from ...transformer.context import BlockContext, RunState
-from ...transformer.points import ExtensionPoints, StreamStart
+from ...transformer.points import StreamStart
 from ...transformer.rope import RopeOptions, grid_positions, rope_table
 from ...transformer.segments import MAIN
 from .inputs import UNI3C, Uni3CInput
@@ -22,11 +22,9 @@ class Uni3CStream:
     """Extension point 9. The network comes with the input, so there are no blocks of the model's.
 
     Args:
-        points: of the model, to find the image mask among its channels.
         latent_channels: of the noise.
     """
 
-    points: ExtensionPoints
     latent_channels: int
 
     @property
@@ -38,17 +36,14 @@ class Uni3CStream:
         """Embed what the network sees."""
         noise = start.latent[:, : self.latent_channels]
         render = family_input.render.values.to(noise).expand(noise.shape[0], -1, -1, -1, -1)
-        control = torch.cat([noise, self._mask(start.latent), render], dim=1)
+        control = torch.cat([noise, self._mask(start), render], dim=1)
         return Uni3CSession(family_input, control, start)
 
-    def _mask(self, latent: Tensor) -> Tensor:
+    def _mask(self, start: StreamStart) -> Tensor:
         """The four mask channels of image models, zeros for others."""
-        parts = sorted(self.points.channels.items(), key=lambda item: item[1].rank)
-        first = self.latent_channels
-        for name, part in parts:
-            if name == IMAGE and part.width == MASK_CHANNELS + self.latent_channels:
-                return latent[:, first : first + MASK_CHANNELS]
-            first += part.width
+        latent, place = start.latent, start.channels.get(IMAGE)
+        if place is not None and place.stop - place.start == MASK_CHANNELS + self.latent_channels:
+            return latent[:, place.start : place.start + MASK_CHANNELS]
         return latent.new_zeros((latent.shape[0], MASK_CHANNELS, *latent.shape[2:]))
 
 
