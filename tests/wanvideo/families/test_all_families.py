@@ -239,9 +239,9 @@ def test_a_model_that_is_dropped_is_freed_at_once(folder, name):
     gc.disable()
     try:
         loaded = load_transformer(file, compute_dtype=torch.float32, extend=families.extend)
-        held = [weakref.ref(module) for module in loaded.transformer.modules()]
-        held.append(weakref.ref(loaded.transformer.points))
-        del loaded
+        parts: list[object] = [*loaded.transformer.modules(), loaded.transformer.points]
+        held = [weakref.ref(part) for part in parts]
+        del loaded, parts
         alive = [type(each()).__name__ for each in held if each() is not None]
     finally:
         gc.enable()
